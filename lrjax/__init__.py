@@ -1,0 +1,3 @@
+"""lrjax"""
+
+from lrjax.schedules import *

@@ -1,0 +1,73 @@
+"""Checks of arguments: each returns its value or says what was expected and what came."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+MAX_COUNT = 2**31 - 1
+
+T = TypeVar("T")
+
+
+def integer(name: str, value: Any, *, minimum: int = 0) -> int:
+    """A Python int of at least `minimum` that fits a step counter."""
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
+    if not minimum <= number <= MAX_COUNT:
+        raise ValueError(f"{name} must be an integer from {minimum} to 2**31-1, got {value!r}.")
+    return number
+
+
+def number(
+    name: str,
+    value: T,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> T:
+    """A finite real number or an array of them; a traced value passes unseen."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    array = np.asarray(value)
+    if (
+        array.dtype == bool
+        or not jax.numpy.issubdtype(array.dtype, np.number)
+        or np.iscomplexobj(array)
+    ):
+        raise TypeError(f"{name} must be a real number, got {value!r}.")
+    array = array.astype(np.float64)
+    bounds = [
+        ("finite", np.isfinite(array)),
+        (f"above {above}", above is None or array > above),
+        (f"at least {at_least}", at_least is None or array >= at_least),
+        (f"at most {at_most}", at_most is None or array <= at_most),
+    ]
+    for expected, holds in bounds:
+        if not np.all(holds):
+            raise ValueError(f"{name} must be {expected}, got {value!r}.")
+    return value
+
+
+def one_of(name: str, value: T, options: Collection[T]) -> T:
+    """One of a few names."""
+    if value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}.")
+    return value
+
+
+def function(name: str, value: T) -> T:
+    """Something that can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {value!r}.")
+    return value

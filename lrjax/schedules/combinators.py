@@ -1,0 +1,298 @@
+"""Schedules made of schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial, reduce
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from lrjax import _checks
+from lrjax.schedules import _numerics
+from lrjax.schedules._numerics import Schedule
+from lrjax.schedules.decays import check_boundaries, count_passed
+
+__all__ = [
+    "join",
+    "per_epoch",
+    "product",
+    "repeat",
+    "scale",
+    "stretch",
+    "with_cooldown",
+    "with_warmup",
+]
+
+
+def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
+    """One schedule after another; each starts again at its own count 0.
+
+    Args:
+        schedules: the pieces, one more than there are boundaries.
+        boundaries: counts at which the next piece takes over, in order.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for boundaries that are negative, out of order or of the wrong number.
+
+    Example:
+        >>> from lrjax import constant, linear_decay
+        >>> rate = join([constant(1.0), linear_decay(1.0, 2)], [2])
+        >>> [float(rate(count)) for count in range(5)]
+        [1.0, 1.0, 1.0, 0.5, 0.0]
+    """
+    if len(boundaries) != len(schedules) - 1:
+        raise ValueError(
+            f"boundaries must be one fewer than the {len(schedules)} schedules, got {boundaries!r}."
+        )
+    return partial(
+        _join,
+        schedules=tuple(
+            _checks.function(f"schedules[{k}]", piece) for k, piece in enumerate(schedules)
+        ),
+        boundaries=check_boundaries("boundaries", boundaries),
+    )
+
+
+def _join(count, schedules, boundaries):
+    count = _numerics.as_count(count)
+    piece = count_passed(count, boundaries)
+    starts, ends = (0, *boundaries), (*boundaries, _checks.MAX_COUNT)
+    # Every piece is evaluated everywhere, so each sees only counts of its own range: a value
+    # that is not finite outside of it would spoil the gradient.
+    values = [
+        _numerics.as_float(schedule(jnp.clip(count - start, 0, end - start)))
+        for schedule, start, end in zip(schedules, starts, ends, strict=True)
+    ]
+    return reduce(
+        lambda value, k: jnp.where(piece == k, values[k], value), range(len(values)), values[0]
+    )
+
+
+def with_warmup(schedule: Schedule, warmup_steps: int, *, init_value: ArrayLike = 0.0) -> Schedule:
+    """A linear rise to the schedule's first value, then the schedule.
+
+    Args:
+        schedule: what follows the warmup, from its own count 0.
+        warmup_steps: updates of the rise; 0 for none.
+        init_value: value of the first update.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for a negative number of steps, or a value that is not finite.
+
+    Example:
+        >>> from lrjax import linear_decay
+        >>> rate = with_warmup(linear_decay(1.0, 2), 2)
+        >>> [float(rate(count)) for count in range(5)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    return partial(
+        _with_warmup,
+        schedule=_checks.function("schedule", schedule),
+        warmup_steps=_checks.integer("warmup_steps", warmup_steps),
+        init_value=_checks.number("init_value", init_value),
+    )
+
+
+def _with_warmup(count, schedule, warmup_steps, init_value):
+    count = _numerics.as_count(count)
+    value = _numerics.as_float(schedule(jnp.maximum(count - warmup_steps, 0)))
+    if not warmup_steps:
+        return value
+    # During the rise the schedule stands at its count 0, which is where the rise ends.
+    done, left = _numerics.fractions(count, 0, warmup_steps)
+    return jnp.where(count < warmup_steps, _numerics.measure(init_value, value, done, left), value)
+
+
+def with_cooldown(
+    schedule: Schedule, total_steps: int, cooldown_steps: int, *, end_value: ArrayLike = 0.0
+) -> Schedule:
+    r"""The schedule, drawn linearly to `end_value` over the last steps.
+
+    .. math:: v_t = v_{end} + (s_t - v_{end}) \min\left(1, (T - t)/c\right)
+
+    Args:
+        schedule: what is cooled down.
+        total_steps: the count T at which `end_value` is reached, and held.
+        cooldown_steps: updates c of the cooldown.
+        end_value: the last value.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, a cooldown longer than the run, or a value that is
+            not finite.
+
+    Example:
+        >>> from lrjax import constant
+        >>> rate = with_cooldown(constant(1.0), 4, 2)
+        >>> [float(rate(count)) for count in range(6)]
+        [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+    total_steps = _checks.integer("total_steps", total_steps, minimum=1)
+    if _checks.integer("cooldown_steps", cooldown_steps, minimum=1) > total_steps:
+        raise ValueError(
+            f"cooldown_steps must be at most total_steps, {total_steps}, got {cooldown_steps!r}."
+        )
+    return partial(
+        _with_cooldown,
+        schedule=_checks.function("schedule", schedule),
+        total_steps=total_steps,
+        cooldown_steps=cooldown_steps,
+        end_value=_checks.number("end_value", end_value),
+    )
+
+
+def _with_cooldown(count, schedule, total_steps, cooldown_steps, end_value):
+    count = _numerics.as_count(count)
+    done, left = _numerics.fractions(count, total_steps - cooldown_steps, total_steps)
+    return _numerics.measure(schedule(count), end_value, done, left)
+
+
+def scale(schedule: Schedule, factor: ArrayLike) -> Schedule:
+    """The schedule times a factor.
+
+    Example:
+        >>> from lrjax import linear_decay
+        >>> float(scale(linear_decay(1.0, 4), 0.5)(2))
+        0.25
+    """
+    return partial(
+        _scale,
+        schedule=_checks.function("schedule", schedule),
+        factor=_checks.number("factor", factor),
+    )
+
+
+def _scale(count, schedule, factor):
+    return _numerics.as_float(schedule(count)) * _numerics.as_float(factor)
+
+
+def product(*schedules: Schedule) -> Schedule:
+    """The product of schedules (PyTorch's `ChainedScheduler`).
+
+    Example:
+        >>> from lrjax import constant, linear_decay
+        >>> float(product(linear_decay(1.0, 4), constant(0.5))(2))
+        0.25
+    """
+    if not schedules:
+        raise ValueError("schedules must be at least one schedule, got none.")
+    return partial(
+        _product,
+        schedules=tuple(
+            _checks.function(f"schedules[{k}]", factor) for k, factor in enumerate(schedules)
+        ),
+    )
+
+
+def _product(count, schedules):
+    return math.prod(_numerics.as_float(schedule(count)) for schedule in schedules)
+
+
+def stretch(schedule: Schedule, factor: float) -> Schedule:
+    r"""The schedule at another speed: `schedule(floor(count / factor))`.
+
+    The factor is taken as a fraction with a denominator of at most 1,000, so that the
+    division is one of integers.
+
+    Args:
+        schedule: what is stretched.
+        factor: how many times longer it takes, above 0; below 1, it goes faster.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for a factor that is not above 0.
+
+    Example:
+        >>> from lrjax import linear_decay
+        >>> [float(stretch(linear_decay(1.0, 4), 2)(count)) for count in range(5)]
+        [1.0, 1.0, 0.75, 0.75, 0.5]
+    """
+    _checks.number("factor", factor, above=0)
+    ratio = Fraction(factor).limit_denominator(1_000)
+    _checks.integer("factor's numerator", ratio.numerator, minimum=1)
+    return partial(
+        _stretch,
+        schedule=_checks.function("schedule", schedule),
+        numerator=ratio.numerator,
+        denominator=ratio.denominator,
+    )
+
+
+def _stretch(count, schedule, numerator, denominator):
+    count = _numerics.as_count(count)
+    whole = jnp.minimum(count // numerator, (_checks.MAX_COUNT - denominator) // denominator)
+    part = count % numerator * denominator // numerator
+    return schedule(whole * denominator + part)
+
+
+def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
+    """A schedule that is written in epochs, used per update: `stretch` by a whole number.
+
+    Example:
+        >>> from lrjax import step_decay
+        >>> rate = per_epoch(step_decay(1.0, 0.5, 1), 3)
+        >>> [float(rate(count)) for count in range(7)]
+        [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+    """
+    return stretch(schedule, _checks.integer("steps_per_epoch", steps_per_epoch, minimum=1))
+
+
+def repeat(
+    schedule: Schedule, cycle_steps: int, *, cycle_mult: float = 1, decay: ArrayLike = 1.0
+) -> Schedule:
+    r"""The schedule's first `cycle_steps` steps again and again.
+
+    In cycle :math:`i`, whose length is :math:`n m^i`, and :math:`k` steps after its start:
+
+    .. math:: v_t = d^i\, s\left(\lfloor k / m^i \rfloor\right)
+
+    Args:
+        schedule: what is repeated.
+        cycle_steps: updates of the first cycle.
+        cycle_mult: factor from one cycle's length to the next, at least 1; a longer cycle
+            stretches the schedule.
+        decay: factor from one cycle's values to the next.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, a multiplier below 1, or a value that is not
+            finite.
+
+    Example:
+        >>> from lrjax import linear_decay
+        >>> rate = repeat(linear_decay(1.0, 2), 2, cycle_mult=2, decay=0.5)
+        >>> [float(rate(count)) for count in range(7)]
+        [1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+    """
+    return partial(
+        _repeat,
+        schedule=_checks.function("schedule", schedule),
+        cycle_steps=_checks.integer("cycle_steps", cycle_steps, minimum=1),
+        cycle_mult=_checks.number("cycle_mult", cycle_mult, at_least=1),
+        decay=_checks.number("decay", decay, at_least=0),
+    )
+
+
+def _repeat(count, schedule, cycle_steps, cycle_mult, decay):
+    count = _numerics.as_count(count)
+    cycle = _numerics.locate(count, cycle_steps, cycle_mult)
+    position = count - cycle.first
+    if cycle_mult != 1:
+        # What is done of the longer cycle, in steps of the first one.
+        position = jnp.floor(cycle.done * (cycle_steps / cycle.length)).astype(jnp.int32)
+    return _numerics.as_float(schedule(position)) * _numerics.power(decay, cycle.index)

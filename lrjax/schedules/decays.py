@@ -1,0 +1,467 @@
+"""Values that only fall: linear, cosine, polynomial, exponential, time, steps, inverse square root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from lrjax import _checks
+from lrjax.schedules import _numerics
+from lrjax.schedules._numerics import Schedule
+from lrjax.schedules.transitions import interpolate
+
+__all__ = [
+    "compound_time_decay",
+    "cosine_decay",
+    "exponential_decay",
+    "inverse_sqrt_decay",
+    "inverse_time_decay",
+    "linear_decay",
+    "multistep_decay",
+    "noam",
+    "piecewise_constant",
+    "polynomial_decay",
+    "step_decay",
+]
+
+
+def linear_decay(
+    init_value: ArrayLike, decay_steps: int, *, end_value: ArrayLike = 0.0
+) -> Schedule:
+    """A straight line to `end_value`: `interpolate` with the linear shape.
+
+    Example:
+        >>> rate = linear_decay(1.0, 4)
+        >>> [float(rate(count)) for count in range(6)]
+        [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+    return _fall(init_value, end_value, decay_steps, "linear")
+
+
+def cosine_decay(
+    init_value: ArrayLike, decay_steps: int, *, end_value: ArrayLike = 0.0
+) -> Schedule:
+    """Half a cosine wave to `end_value`: `interpolate` with the cosine shape.
+
+    Example:
+        >>> rate = cosine_decay(1.0, 4)
+        >>> [round(float(rate(count)), 4) for count in range(6)]
+        [1.0, 0.8536, 0.5, 0.1464, 0.0, 0.0]
+
+    References:
+        Loshchilov & Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2016,
+        arXiv 1608.03983.
+    """
+    return _fall(init_value, end_value, decay_steps, "cosine")
+
+
+def _fall(init_value, end_value, decay_steps, shape):
+    _checks.integer("decay_steps", decay_steps, minimum=1)
+    return interpolate(init_value, end_value, decay_steps, shape=shape)
+
+
+def polynomial_decay(
+    init_value: ArrayLike,
+    decay_steps: int,
+    *,
+    end_value: ArrayLike = 0.0,
+    power: ArrayLike = 1.0,
+) -> Schedule:
+    r"""A power of what is left.
+
+    .. math:: v_t = v_n + (v_0 - v_n) (1 - \min(t, n)/n)^p
+
+    Args:
+        init_value: value at count 0.
+        decay_steps: updates until `end_value`, which is then held.
+        end_value: the last value.
+        power: the exponent, above 0.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, or a value that is not finite.
+
+    Example:
+        >>> rate = polynomial_decay(1.0, 4, power=2)
+        >>> [float(rate(count)) for count in range(5)]
+        [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    """
+    return partial(
+        _polynomial_decay,
+        init_value=_checks.number("init_value", init_value),
+        decay_steps=_checks.integer("decay_steps", decay_steps, minimum=1),
+        end_value=_checks.number("end_value", end_value),
+        power=_checks.number("power", power, above=0),
+    )
+
+
+def _polynomial_decay(count, init_value, decay_steps, end_value, power):
+    count = _numerics.as_count(count)
+    _, left = _numerics.fractions(count, 0, decay_steps)
+    weight = _numerics.power(left, power)
+    return _numerics.measure(init_value, end_value, 1 - weight, weight)
+
+
+def exponential_decay(
+    init_value: ArrayLike,
+    decay_rate: ArrayLike,
+    *,
+    decay_steps: int = 1,
+    staircase: bool = False,
+    end_value: ArrayLike | None = None,
+) -> Schedule:
+    r"""A constant factor every `decay_steps` updates, in between or at once.
+
+    .. math:: v_t = v_0\, r^{t/n} \quad\text{or}\quad v_0\, r^{\lfloor t/n \rfloor}
+
+    Args:
+        init_value: value at count 0.
+        decay_rate: the factor.
+        decay_steps: updates from one factor to the next.
+        staircase: whether the value changes only then.
+        end_value: bound that the value does not cross, if given.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, a negative rate, or a value that is not finite.
+
+    Example:
+        >>> rate = exponential_decay(1.0, 0.25, decay_steps=2, end_value=0.1)
+        >>> [float(rate(count)) for count in range(4)]
+        [1.0, 0.5, 0.25, 0.125]
+    """
+    if end_value is not None:
+        _checks.number("end_value", end_value)
+    return partial(
+        _exponential_decay,
+        init_value=_checks.number("init_value", init_value),
+        decay_rate=_checks.number("decay_rate", decay_rate, at_least=0),
+        decay_steps=_checks.integer("decay_steps", decay_steps, minimum=1),
+        staircase=staircase,
+        end_value=end_value,
+    )
+
+
+def _exponential_decay(count, init_value, decay_rate, decay_steps, staircase, end_value):
+    periods = _periods(_numerics.as_count(count), decay_steps, staircase)
+    value = _numerics.as_float(init_value) * _numerics.power(decay_rate, periods)
+    if end_value is None:
+        return value
+    falling = _numerics.as_float(decay_rate) < 1
+    end = _numerics.as_float(end_value)
+    return jnp.where(falling, jnp.maximum(value, end), jnp.minimum(value, end))
+
+
+def _periods(count, steps, staircase):
+    """The number of periods of `steps` updates that have passed: whole ones, or all."""
+    whole = _numerics.as_float(count // steps)
+    return whole if staircase else whole + _numerics.as_float(count % steps) / steps
+
+
+def inverse_time_decay(
+    init_value: ArrayLike, decay_rate: ArrayLike, *, decay_steps: int = 1, staircase: bool = False
+) -> Schedule:
+    r"""The time-based decay of the textbooks and of Keras.
+
+    .. math:: v_t = v_0 / (1 + r\, t/n)
+
+    Args:
+        init_value: value at count 0.
+        decay_rate: how fast; at 1, the value has halved after `decay_steps`.
+        decay_steps: the unit of time, in updates.
+        staircase: whether to round the time down to whole units.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, a negative rate, or a value that is not finite.
+
+    Example:
+        >>> rate = inverse_time_decay(1.0, 1.0)
+        >>> [round(float(rate(count)), 4) for count in range(4)]
+        [1.0, 0.5, 0.3333, 0.25]
+    """
+    return partial(
+        _inverse_time_decay,
+        init_value=_checks.number("init_value", init_value),
+        decay_rate=_checks.number("decay_rate", decay_rate, at_least=0),
+        decay_steps=_checks.integer("decay_steps", decay_steps, minimum=1),
+        staircase=staircase,
+    )
+
+
+def _inverse_time_decay(count, init_value, decay_rate, decay_steps, staircase):
+    periods = _periods(_numerics.as_count(count), decay_steps, staircase)
+    return _numerics.as_float(init_value) / (1 + _numerics.as_float(decay_rate) * periods)
+
+
+def compound_time_decay(init_value: ArrayLike, decay_rate: ArrayLike) -> Schedule:
+    r"""What `lr *= 1 / (1 + decay_rate * t)` at every step t makes of a rate.
+
+    .. math:: v_t = v_0 \prod_{k=1}^{t} \frac{1}{1 + r k}
+
+    A pure function of the count: a few factors exactly, the others by the Euler-Maclaurin
+    formula for the sum of their logarithms.
+
+    Args:
+        init_value: value at count 0.
+        decay_rate: r in the formula.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for a negative rate, or a value that is not finite.
+
+    Example:
+        >>> rate = compound_time_decay(1.0, 1.0)
+        >>> [round(float(rate(count)), 4) for count in range(5)]
+        [1.0, 0.5, 0.1667, 0.0417, 0.0083]
+    """
+    return partial(
+        _compound_time_decay,
+        init_value=_checks.number("init_value", init_value),
+        decay_rate=_checks.number("decay_rate", decay_rate, at_least=0),
+    )
+
+
+def _compound_time_decay(count, init_value, decay_rate):
+    count, rate = _numerics.as_count(count), _numerics.as_float(decay_rate)
+    exact = 8
+    log_product = sum(jnp.where(count >= k, jnp.log1p(rate * k), 0.0) for k in range(1, exact + 1))
+    end = _numerics.as_float(jnp.maximum(count, exact))
+    start = _numerics.as_float(exact)
+    integral = _log1p_integral(rate, end) - _log1p_integral(rate, start)
+    ends = (jnp.log1p(rate * end) - jnp.log1p(rate * start)) / 2
+    slopes = (rate / (1 + rate * end) - rate / (1 + rate * start)) / 12
+    return _numerics.as_float(init_value) * jnp.exp(-(log_product + integral + ends + slopes))
+
+
+def _log1p_integral(rate: jax.Array, end: jax.Array) -> jax.Array:
+    """The integral of log(1 + rate * k) over k from 0 to `end`."""
+    x = rate * end
+    # ((1+x) log(1+x) - x) / x, which cancels for small x: there as its power series.
+    safe = jnp.where(x > 0.25, x, 1.0)
+    direct = ((1 + safe) * jnp.log1p(safe) - safe) / safe
+    coefficients = [(-1) ** j / (j * (j - 1)) for j in range(12, 1, -1)]
+    series = x * jnp.polyval(_numerics.as_float(coefficients), x)
+    return end * jnp.where(x > 0.25, direct, series)
+
+
+def step_decay(init_value: ArrayLike, drop: ArrayLike, every: int, *, offset: int = 0) -> Schedule:
+    r"""A drop by a constant factor at regular steps.
+
+    .. math:: v_t = v_0\, d^{\lfloor (o + t)/n \rfloor}
+
+    Args:
+        init_value: value before the first drop.
+        drop: factor of every drop.
+        every: updates from one drop to the next.
+        offset: updates by which the drops come earlier.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, a negative offset or drop, or a value that is not
+            finite.
+
+    Example:
+        >>> rate = step_decay(1.0, 0.5, 2, offset=1)
+        >>> [float(rate(count)) for count in range(5)]
+        [1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+    return partial(
+        _step_decay,
+        init_value=_checks.number("init_value", init_value),
+        drop=_checks.number("drop", drop, at_least=0),
+        every=_checks.integer("every", every, minimum=1),
+        offset=_checks.integer("offset", offset),
+    )
+
+
+def _step_decay(count, init_value, drop, every, offset):
+    count = _numerics.as_count(count)
+    # count + offset may pass 2**31, so the offset's remainder is compared, not added.
+    early = count % every >= every - offset % every
+    drops = count // every + offset // every + jnp.asarray(early, jnp.int32)
+    return _numerics.as_float(init_value) * _numerics.power(drop, drops)
+
+
+def multistep_decay(
+    init_value: ArrayLike, milestones: Sequence[int], *, gamma: ArrayLike = 0.1
+) -> Schedule:
+    """A factor `gamma` from every milestone on; a milestone given twice counts twice.
+
+    Args:
+        init_value: value before the first milestone.
+        milestones: counts at which the value changes, in order.
+        gamma: the factor.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for milestones that are negative or out of order, or a value that is not
+            finite.
+
+    Example:
+        >>> rate = multistep_decay(1.0, [2, 3], gamma=0.5)
+        >>> [float(rate(count)) for count in range(5)]
+        [1.0, 1.0, 0.5, 0.25, 0.25]
+    """
+    return partial(
+        _multistep_decay,
+        init_value=_checks.number("init_value", init_value),
+        milestones=check_boundaries("milestones", milestones),
+        gamma=_checks.number("gamma", gamma, at_least=0),
+    )
+
+
+def _multistep_decay(count, init_value, milestones, gamma):
+    passed = count_passed(_numerics.as_count(count), milestones)
+    return _numerics.as_float(init_value) * _numerics.power(gamma, passed)
+
+
+def check_boundaries(name: str, boundaries: Sequence[int]) -> tuple[int, ...]:
+    """Counts in ascending order."""
+    checked = tuple(_checks.integer(f"{name}[{k}]", step) for k, step in enumerate(boundaries))
+    if list(checked) != sorted(checked):
+        raise ValueError(f"{name} must be in ascending order, got {boundaries!r}.")
+    return checked
+
+
+def count_passed(count: jax.Array, boundaries: Sequence[int]) -> jax.Array:
+    """How many of the boundaries the count has reached, as int32."""
+    table = jnp.asarray(np.array(boundaries, np.int32))
+    return jnp.searchsorted(table, count, side="right").astype(jnp.int32)
+
+
+def piecewise_constant(values: Sequence[ArrayLike], boundaries: Sequence[int]) -> Schedule:
+    """One value after another: `values[k]` from count `boundaries[k-1]` on.
+
+    Args:
+        values: one more than there are boundaries.
+        boundaries: counts at which the value changes, in order.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for boundaries that are negative, out of order or of the wrong number, or
+            a value that is not finite.
+
+    Example:
+        >>> rate = piecewise_constant([1.0, 0.5, 0.25], [2, 3])
+        >>> [float(rate(count)) for count in range(5)]
+        [1.0, 1.0, 0.5, 0.25, 0.25]
+    """
+    if len(boundaries) != len(values) - 1:
+        raise ValueError(
+            f"boundaries must be one fewer than the {len(values)} values, got {boundaries!r}."
+        )
+    return partial(
+        _piecewise_constant,
+        values=tuple(_checks.number(f"values[{k}]", value) for k, value in enumerate(values)),
+        boundaries=check_boundaries("boundaries", boundaries),
+    )
+
+
+def _piecewise_constant(count, values, boundaries):
+    table = jnp.stack([_numerics.as_float(value) for value in values])
+    return table[count_passed(_numerics.as_count(count), boundaries)]
+
+
+def inverse_sqrt_decay(
+    peak_value: ArrayLike, *, warmup_steps: int = 0, timescale: int | None = None
+) -> Schedule:
+    r"""Linear warmup, then the inverse square root of the time.
+
+    .. math:: v_t = v_{peak} \cdot \begin{cases} t/w & t < w \\ \sqrt{s/(t - w + s)} & t \ge w
+        \end{cases}
+
+    Args:
+        peak_value: value at the end of the warmup.
+        warmup_steps: updates of the linear rise from 0; 0 for none.
+        timescale: updates over which the value falls by a factor of the square root of 2; the
+            warmup's length if not given, or 10,000 without a warmup.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for a negative number of steps, or a value that is not finite.
+
+    Example:
+        >>> rate = inverse_sqrt_decay(1.0, warmup_steps=2)
+        >>> [round(float(rate(count)), 4) for count in (0, 1, 2, 4, 8)]
+        [0.0, 0.5, 1.0, 0.7071, 0.5]
+
+    References:
+        Zhai et al., Scaling Vision Transformers, 2021, arXiv 2106.04560.
+    """
+    warmup_steps = _checks.integer("warmup_steps", warmup_steps)
+    if timescale is None:
+        timescale = warmup_steps or 10_000
+    return partial(
+        _inverse_sqrt_decay,
+        peak_value=_checks.number("peak_value", peak_value),
+        warmup_steps=warmup_steps,
+        timescale=_checks.integer("timescale", timescale, minimum=1),
+    )
+
+
+def _inverse_sqrt_decay(count, peak_value, warmup_steps, timescale):
+    count = _numerics.as_count(count)
+    since = _numerics.as_float(jnp.maximum(count - warmup_steps, 0))
+    decay = jax.lax.rsqrt(1 + since / timescale)
+    rise = _numerics.as_float(jnp.minimum(count, warmup_steps)) / max(warmup_steps, 1)
+    return _numerics.as_float(peak_value) * jnp.where(count < warmup_steps, rise, decay)
+
+
+def noam(model_size: int, warmup_steps: int, *, factor: ArrayLike = 1.0) -> Schedule:
+    r"""The Transformer's schedule.
+
+    .. math:: v_t = f\, d^{-1/2} \min\left((t+1)^{-1/2}, (t+1)\, w^{-3/2}\right)
+
+    Args:
+        model_size: width d of the model.
+        warmup_steps: updates w of the linear rise.
+        factor: f in the formula.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for a size or a number of steps below 1, or a factor that is not finite.
+
+    Example:
+        >>> rate = noam(64, 4)
+        >>> [round(float(rate(count)), 5) for count in (0, 3, 15)]
+        [0.01562, 0.0625, 0.03125]
+
+    References:
+        Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762.
+    """
+    return partial(
+        _noam,
+        model_size=_checks.integer("model_size", model_size, minimum=1),
+        warmup_steps=_checks.integer("warmup_steps", warmup_steps, minimum=1),
+        factor=_checks.number("factor", factor),
+    )
+
+
+def _noam(count, model_size, warmup_steps, factor):
+    updates = _numerics.as_float(_numerics.as_count(count)) + 1
+    shape = jnp.minimum(jax.lax.rsqrt(updates), updates * warmup_steps**-1.5)
+    return _numerics.as_float(factor) * model_size**-0.5 * shape

@@ -1,0 +1,14 @@
+import os
+
+# Four devices on any machine, so that placement is tested without hardware.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+hypothesis.settings.register_profile("lrjax", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("lrjax")
