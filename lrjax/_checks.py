@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -70,4 +70,11 @@ def function(name: str, value: T) -> T:
     """Something that can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {value!r}.")
+    return value
+
+
+def iterable(name: str, value: T) -> T:
+    """Something to iterate over."""
+    if not isinstance(value, Iterable) or isinstance(value, str | Mapping):
+        raise TypeError(f"{name} must be an iterable of batches, got {value!r}.")
     return value

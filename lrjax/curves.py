@@ -1,0 +1,351 @@
+"""What a sweep returns: arrays with named axes, in which divergence is data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from lrjax import _checks
+
+__all__ = ["Curves"]
+
+Arrays = dict[str, np.ndarray]
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curves:
+    """The curves of a sweep, numpy arrays on the host.
+
+    `*axes` stands for one dimension per entry of `axes`. From the step at which a lane
+    diverged on, its losses, metrics and evaluations are NaN: arrays need one shape, and NaN is
+    drawn as nothing.
+
+    Attributes:
+        axes: coordinates along every axis of lanes, in order, such as
+            `{"weight_decay": f32[4], "seed": i32[2]}`.
+        learning_rate: the rate of every update, f32[steps]; f32[*axes, steps] where lanes
+            differ; NaN where the optimizer does not tell it.
+        momentum: likewise, of SGD's momentum or Adam's b1; None where there is none.
+        loss: the training loss before every update, f32[*axes, steps].
+        metrics: what else the task measured, f32[*axes, steps] each.
+        eval_steps: how many updates every evaluation had behind it, i32[evals].
+        eval_loss: the loss on the evaluation data, f32[*axes, evals].
+        eval_metrics: likewise, f32[*axes, evals] each.
+        diverged_at: the step at which a lane diverged, i32[*axes]; the number of steps for a
+            lane that never did.
+        lanes: for a list of lanes, its hyperparameters along the axis `lane`; else empty.
+    """
+
+    axes: Arrays
+    learning_rate: np.ndarray
+    momentum: np.ndarray | None = None
+    loss: np.ndarray
+    metrics: Arrays = field(default_factory=dict)
+    eval_steps: np.ndarray
+    eval_loss: np.ndarray
+    eval_metrics: Arrays = field(default_factory=dict)
+    diverged_at: np.ndarray
+    lanes: Arrays = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """The number of updates."""
+        return self.loss.shape[-1]
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Which lanes diverged, bool[*axes]."""
+        return self.diverged_at < self.steps
+
+    def rates(self) -> np.ndarray:
+        """The learning rate of every lane, f32[*axes, steps]."""
+        return np.broadcast_to(self.learning_rate, self.loss.shape)
+
+    def select(self, **coordinates: Any) -> Curves:
+        """The curves at some coordinates.
+
+        Args:
+            **coordinates: by axis: a value, which removes the axis, or a list of values.
+
+        Returns:
+            The curves of those lanes.
+
+        Raises:
+            ValueError: for an unknown axis, or a coordinate that is not on it.
+
+        Example:
+            >>> curves = Curves(
+            ...     axes={"weight_decay": np.float32([0, 1e-4]), "seed": np.int32([0, 1])},
+            ...     learning_rate=np.float32([0.1, 0.2]),
+            ...     loss=np.arange(8, dtype=np.float32).reshape(2, 2, 2),
+            ...     eval_steps=np.int32([]), eval_loss=np.zeros((2, 2, 0), np.float32),
+            ...     diverged_at=np.full((2, 2), 2, np.int32))
+            >>> curves.select(weight_decay=1e-4, seed=0).loss.tolist()
+            [4.0, 5.0]
+        """
+        selected = self
+        for name, wanted in coordinates.items():
+            axis = selected._axis(name)
+            found = [selected._find(name, value) for value in np.atleast_1d(wanted)]
+            index: Any = found if np.ndim(wanted) else found[0]
+            axes = {k: v for k, v in selected.axes.items() if k != name or np.ndim(wanted)}
+            if name in axes:
+                axes[name] = axes[name][index]
+            lanes = selected.lanes
+            if name == "lane":
+                lanes = {key: column[index] for key, column in lanes.items()}
+            selected = dataclasses.replace(
+                selected._over_lanes(
+                    lambda array, axis=axis, index=index: np.take(array, index, axis)
+                ),
+                axes=axes,
+                lanes=lanes,
+            )
+        return selected
+
+    def mean(self, axis: str = "seed") -> Curves:
+        """The mean over an axis of lanes.
+
+        Where the first lane has diverged the mean ends: a mean of the survivors would jump.
+
+        Args:
+            axis: name of the axis.
+
+        Returns:
+            The curves without that axis; `diverged_at` is the earliest along it.
+
+        Raises:
+            ValueError: for an unknown axis.
+        """
+        position = self._axis(axis)
+        axes = {name: values for name, values in self.axes.items() if name != axis}
+        reduced = self._over_lanes(
+            lambda array: np.mean(array, position, dtype=np.float64).astype(array.dtype)
+        )
+        earliest = self.diverged_at.min(position)
+        return dataclasses.replace(
+            reduced, axes=axes, diverged_at=earliest, lanes={} if axis == "lane" else self.lanes
+        )
+
+    def smooth(self, width: float | None = None) -> Curves:
+        """The losses and metrics smoothed without a lag.
+
+        A Gaussian average, centred on every step, of what is finite: unlike the running
+        average that other tools plot, it does not move the minimum to a larger rate.
+
+        Args:
+            width: standard deviation of the Gaussian, in steps; a fortieth of all if not given.
+
+        Returns:
+            The curves, smoothed; evaluations stay as they are.
+
+        Raises:
+            ValueError: for a width that is not above 0.
+        """
+        if width is None:
+            width = self.steps / 40
+        _checks.number("width", width, above=0)
+        return dataclasses.replace(
+            self,
+            loss=smoothed(self.loss, width),
+            metrics={name: smoothed(metric, width) for name, metric in self.metrics.items()},
+        )
+
+    def summary(self) -> str:
+        """A table of the lanes: the best loss, where it was, the last, and divergence."""
+        evaluated = self.eval_loss.shape[-1] > 0
+        header = [*self.axes, "best loss", "at rate", "last loss"]
+        header += ["best eval", "last eval"] if evaluated else []
+        rows = [[*header, "diverged at"]]
+        smooth = self.smooth().loss
+        for index in np.ndindex(self.diverged_at.shape):
+            names = [f"{axis[k]:.4g}" for axis, k in zip(self.axes.values(), index, strict=True)]
+            row = [*names, _number(_best(smooth[index])[1])]
+            row += [_number(self.rates()[index][_best(smooth[index])[0]])]
+            row += [_number(_last(self.loss[index]))]
+            if evaluated:
+                row += [_number(_best(self.eval_loss[index])[1])]
+                row += [_number(_last(self.eval_loss[index]))]
+            rows.append([*row, str(self.diverged_at[index]) if self.diverged[index] else "-"])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = (map(str.rjust, row, widths) for row in rows)
+        return "\n".join("  ".join(line) for line in lines)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write everything to one `.npz` file, without pickles, at once or not at all.
+
+        Args:
+            path: the file's name; as it is, nothing is appended.
+        """
+        arrays = {}
+        order = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, dict):
+                order[entry.name] = list(value)
+                arrays |= {f"{entry.name}/{key}": array for key, array in value.items()}
+            elif value is not None:
+                arrays[entry.name] = value
+        arrays["format"] = np.array(json.dumps({"lrjax.Curves": 1, "order": order}))
+        path = os.fspath(path)
+        with tempfile.NamedTemporaryFile(
+            dir=os.path.dirname(path) or ".", prefix=".curves-", delete=False
+        ) as file:
+            try:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Curves:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file's name.
+
+        Returns:
+            The curves.
+
+        Raises:
+            ValueError: if the file is not one of `save`'s.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            if "format" not in file or "lrjax.Curves" not in str(file["format"]):
+                raise ValueError(f"path must name a file that Curves.save wrote, got {path!r}.")
+            order = json.loads(str(file["format"]))["order"]
+            fields: dict[str, Any] = {
+                name: {key: file[f"{name}/{key}"] for key in keys} for name, keys in order.items()
+            }
+            fields |= {name: file[name] for name in file.files if "/" not in name}
+        del fields["format"]
+        return cls(**fields)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` with the same names and coordinates.
+
+        Raises:
+            ImportError: if xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise ImportError("Curves.to_xarray needs xarray: pip install xarray") from error
+        lanes = tuple(self.axes)
+
+        def named(array, last):
+            return ((last,) if array.ndim == 1 else (*lanes, last), array)
+
+        variables = {"loss": named(self.loss, "step"), "diverged_at": (lanes, self.diverged_at)}
+        variables["learning_rate"] = named(self.learning_rate, "step")
+        if self.momentum is not None:
+            variables["momentum"] = named(self.momentum, "step")
+        variables["eval_loss"] = named(self.eval_loss, "eval_step")
+        variables |= {name: named(array, "step") for name, array in self.metrics.items()}
+        for name, array in self.eval_metrics.items():
+            variables[f"eval_{name}"] = named(array, "eval_step")
+        for name, array in self.lanes.items():
+            variables[name] = (("lane",), array)
+        coordinates = {**self.axes, "step": np.arange(self.steps), "eval_step": self.eval_steps}
+        return xarray.Dataset(variables, coordinates)
+
+    def __repr__(self) -> str:
+        """One line: the axes, the number of steps, and how many lanes diverged."""
+        axes = ", ".join(f"{name}: {len(values)}" for name, values in self.axes.items())
+        diverged, lanes = int(self.diverged.sum()), self.diverged.size
+        return (
+            f"Curves({axes}; {self.steps} steps, {len(self.eval_steps)} evaluations, "
+            f"{diverged} of {lanes} lanes diverged)"
+        )
+
+    def tree_flatten_with_keys(self):
+        """The arrays, and the dicts' names in their order, which a pytree of dicts would lose."""
+        children, names = [], []
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            keys = tuple(value) if isinstance(value, dict) else None
+            names.append(keys)
+            child = tuple(value.values()) if isinstance(value, dict) else value
+            children.append((jax.tree_util.GetAttrKey(entry.name), child))
+        return children, tuple(names)
+
+    @classmethod
+    def tree_unflatten(cls, names, children):
+        """The inverse of `tree_flatten_with_keys`."""
+        entries = zip(dataclasses.fields(cls), names, children, strict=True)
+        return cls(
+            **{
+                entry.name: child if keys is None else dict(zip(keys, child, strict=True))
+                for entry, keys, child in entries
+            }
+        )
+
+    def _axis(self, name: str) -> int:
+        return list(self.axes).index(_checks.one_of("axis", name, tuple(self.axes)))
+
+    def _find(self, name: str, value: Any) -> int:
+        values = self.axes[name]
+        matches = np.flatnonzero(np.isclose(values, value, rtol=1e-5, atol=0))
+        if not len(matches):
+            raise ValueError(f"{name} must be one of {values.tolist()}, got {value!r}.")
+        return int(matches[0])
+
+    def _over_lanes(self, function) -> Curves:
+        """A function of every array that has axes of lanes."""
+
+        def shared(array):
+            return array if array is None or array.ndim == 1 < self.loss.ndim else function(array)
+
+        return dataclasses.replace(
+            self,
+            learning_rate=shared(self.learning_rate),
+            momentum=shared(self.momentum),
+            loss=function(self.loss),
+            metrics={name: function(array) for name, array in self.metrics.items()},
+            eval_loss=function(self.eval_loss),
+            eval_metrics={name: function(array) for name, array in self.eval_metrics.items()},
+            diverged_at=function(self.diverged_at),
+        )
+
+
+def smoothed(array: np.ndarray, width: float) -> np.ndarray:
+    """A centred Gaussian average along the last axis of what is finite; NaN stays NaN."""
+    steps = array.shape[-1]
+    reach = min(math.ceil(4 * width), steps - 1)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+
+    def average(values):
+        finite = np.isfinite(values)
+        total = np.convolve(np.where(finite, values, 0.0), kernel)[reach : reach + steps]
+        weight = np.convolve(finite.astype(np.float64), kernel)[reach : reach + steps]
+        return np.divide(total, weight, out=np.full(steps, np.nan), where=finite)
+
+    return np.apply_along_axis(average, -1, array.astype(np.float64)).astype(array.dtype)
+
+
+def _best(values: np.ndarray) -> tuple[int, float]:
+    """The position and the value of the smallest finite entry."""
+    index = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
+    return index, float(values[index])
+
+
+def _last(values: np.ndarray) -> float:
+    """The last finite entry, or NaN."""
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if len(finite) else np.nan
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"

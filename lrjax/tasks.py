@@ -1,0 +1,197 @@
+"""A training problem as two pure functions, from a plain function, Flax Linen or Flax NNX."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lrjax import _checks
+
+__all__ = ["Task", "linen_task", "nnx_task", "task"]
+
+Metrics = dict[str, jax.Array]
+
+
+class Task(NamedTuple):
+    """A training problem.
+
+    Attributes:
+        init: `key -> (params, model_state)`. The model state is what training changes besides
+            the parameters, such as the averages of a batch normalization; `{}` for none.
+        loss: `(params, model_state, batch, key, train) -> (loss, (model_state, metrics))`, with
+            a scalar loss and a dict of scalar metrics.
+    """
+
+    init: Callable[[jax.Array], tuple[Any, Any]]
+    loss: Callable[[Any, Any, Any, jax.Array, bool], tuple[jax.Array, tuple[Any, Metrics]]]
+
+
+def task(loss_fn: Callable, init: Any) -> Task:
+    """A task from a loss function of parameters and a batch.
+
+    Args:
+        loss_fn: `(params, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
+        init: `key -> params`, or the parameters themselves.
+
+    Returns:
+        A task without a model state.
+
+    Raises:
+        TypeError: if `loss_fn` is not a function.
+
+    Example:
+        >>> def squares(params, batch):
+        ...     x, y = batch
+        ...     return jnp.mean((x @ params - y) ** 2)
+        >>> problem = task(squares, jnp.zeros(3))
+        >>> batch = jnp.ones((8, 3)), jnp.ones(8)
+        >>> loss, _ = problem.loss(jnp.zeros(3), {}, batch, jax.random.key(0), True)
+        >>> float(loss)
+        1.0
+    """
+    _checks.function("loss_fn", loss_fn)
+
+    def init_fn(key):
+        return (init(key) if callable(init) else init), {}
+
+    def loss(params, model_state, batch, key, train):
+        del key, train
+        value, metrics = _with_metrics(loss_fn(params, batch))
+        return value, (model_state, metrics)
+
+    return Task(init_fn, loss)
+
+
+def _with_metrics(result: Any) -> tuple[jax.Array, Metrics]:
+    return result if isinstance(result, tuple) else (result, {})
+
+
+def _first(batch: Any) -> Any:
+    return batch[0]
+
+
+def linen_task(
+    module: Any,
+    loss_fn: Callable,
+    sample_batch: Any,
+    *,
+    inputs: Callable[[Any], Any] = _first,
+    rngs: Sequence[str] = ("dropout",),
+    mutable: Sequence[str] = ("batch_stats",),
+) -> Task:
+    """A task from a Flax Linen module.
+
+    The module is told whether it trains by whichever of these its `__call__` takes: `train`,
+    `training`, `is_training`, or, negated, `deterministic` and `use_running_average`.
+
+    Args:
+        module: the model.
+        loss_fn: `(outputs, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
+        sample_batch: a batch, to initialize the parameters with.
+        inputs: `batch -> ` the module's argument; the batch's first element by default.
+        rngs: streams of random numbers that the module draws from in training.
+        mutable: collections of variables that training changes.
+
+    Returns:
+        A task whose model state holds all collections but the parameters.
+
+    Example:
+        >>> from flax import linen as nn
+        >>> batch = jnp.ones((8, 3)), jnp.ones((8, 1))
+        >>> def squares(outputs, batch):
+        ...     return jnp.mean((outputs - batch[1]) ** 2)
+        >>> problem = linen_task(nn.Dense(1), squares, batch)
+        >>> params, model_state = problem.init(jax.random.key(0))
+        >>> params["kernel"].shape
+        (3, 1)
+    """
+    _checks.function("loss_fn", loss_fn)
+    accepted = inspect.signature(type(module).__call__).parameters
+
+    def mode(train: bool) -> dict[str, bool]:
+        flags = dict.fromkeys(("train", "training", "is_training"), train)
+        flags |= dict.fromkeys(("deterministic", "use_running_average"), not train)
+        return {name: flag for name, flag in flags.items() if name in accepted}
+
+    def streams(key):
+        return {name: jax.random.fold_in(key, k) for k, name in enumerate(rngs)}
+
+    def init(key):
+        keys = {"params": key, **streams(key)}
+        variables = module.init(keys, inputs(sample_batch), **mode(train=False))
+        model_state = {name: tree for name, tree in variables.items() if name != "params"}
+        return variables.get("params", {}), model_state
+
+    def loss(params, model_state, batch, key, train):
+        variables = {"params": params, **model_state}
+        if train:
+            outputs, changed = module.apply(
+                variables, inputs(batch), rngs=streams(key), mutable=list(mutable), **mode(train)
+            )
+            model_state = {**model_state, **changed}
+        else:
+            outputs = module.apply(variables, inputs(batch), **mode(train))
+        value, metrics = _with_metrics(loss_fn(outputs, batch))
+        return value, (model_state, metrics)
+
+    return Task(init, loss)
+
+
+def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
+    """A task from a Flax NNX model.
+
+    The loss function sees the model in training or in evaluation mode (`model.train()`,
+    `model.eval()`), with fresh random numbers at every update.
+
+    Args:
+        make_model: `nnx.Rngs -> nnx.Module`.
+        loss_fn: `(model, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
+
+    Returns:
+        A task whose model state holds all variables but parameters and random numbers.
+
+    Example:
+        >>> from flax import nnx
+        >>> def squares(model, batch):
+        ...     return jnp.mean((model(batch[0]) - batch[1]) ** 2)
+        >>> problem = nnx_task(lambda rngs: nnx.Linear(3, 1, rngs=rngs), squares)
+        >>> params, model_state = problem.init(jax.random.key(0))
+        >>> params["kernel"].shape
+        (3, 1)
+    """
+    from flax import nnx
+
+    _checks.function("make_model", make_model)
+    _checks.function("loss_fn", loss_fn)
+
+    def split(model):
+        return nnx.split(model, nnx.Param, nnx.RngState, ...)
+
+    graph, _, rng_shapes, _ = split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))))
+
+    def init(key):
+        _, params, _, model_state = split(make_model(nnx.Rngs(key)))
+        return params, model_state
+
+    def reseeded(key):
+        leaves, structure = jax.tree.flatten(rng_shapes)
+        return structure.unflatten(
+            jax.random.split(jax.random.fold_in(key, k), leaf.shape)
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            else jnp.zeros(leaf.shape, leaf.dtype)
+            for k, leaf in enumerate(leaves)
+        )
+
+    def loss(params, model_state, batch, key, train):
+        # NNX forbids to change a variable that was made outside of the current trace.
+        params, model_state = jax.tree.map(lambda leaf: leaf, (params, model_state))
+        model = nnx.merge(graph, params, reseeded(key), model_state)
+        model.train() if train else model.eval()
+        value, metrics = _with_metrics(loss_fn(model, batch))
+        return value, (split(model)[3], metrics)
+
+    return Task(init, loss)
