@@ -58,6 +58,30 @@ def number(
     return value
 
 
+def static(name: str, value: Any, **bounds: float | None) -> Any:
+    """One finite real number that shapes the computation, so that it cannot be traced."""
+    if isinstance(value, jax.core.Tracer) or np.ndim(value):
+        raise TypeError(f"{name} must be a Python number, got {value!r}.")
+    return number(name, value, **bounds)
+
+
+def flag(name: str, value: T) -> T:
+    """True or False, and nothing that merely counts as one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return value
+
+
+def sequence(name: str, value: Iterable[T], *, minimum: int = 0) -> tuple[T, ...]:
+    """Some values in order, as a tuple."""
+    if isinstance(value, str) or not np.iterable(value):
+        raise TypeError(f"{name} must be a sequence, got {value!r}.")
+    values = tuple(value)
+    if len(values) < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {len(values)}.")
+    return values
+
+
 def one_of(name: str, value: T, options: Collection[T]) -> T:
     """One of a few names."""
     if value not in options:

@@ -1,15 +1,19 @@
 """The arithmetic that every schedule shares: integers first, then float32.
 
-A count is exact as an int32 and inexact as a float32 beyond 2**24. So what is done and
-what is left of a stretch of steps are both taken from integers, and a value is measured
-from the end that is nearer.
+A count is exact as an int32 and inexact as a float32 beyond 2**24. So what is done and what is
+left of a stretch of steps are both taken from integers, and a value is measured from the end
+that is nearer.
+
+The same functions run on NumPy as long as count and values are known on the host, which for a
+single number is several times faster than dispatching every operation to a device.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial, wraps
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,72 +24,118 @@ from lrjax import _checks
 
 Schedule = Callable[[ArrayLike], jax.Array]
 Shape = str | Callable[[jax.Array], ArrayLike]
+Array = Any  # jax's or NumPy's, for which no common type exists
+
+MAX_COUNT = _checks.MAX_COUNT
 
 
-def as_count(count: ArrayLike) -> jax.Array:
+def namespace(*operands: Any) -> Any:
+    """`jax.numpy` beside an array of JAX, else NumPy."""
+    return jnp if any(isinstance(operand, jax.Array) for operand in operands) else np
+
+
+def is_known(value: Any) -> bool:
+    """Whether the value is known on the host, so that float64 can prepare it."""
+    return not isinstance(value, jax.Array)
+
+
+def as_count(count: Any) -> Array:
     """The count as int32, held to the range from 0 to 2**31-1."""
     if not isinstance(count, jax.Array):
         count = np.asarray(count)
     if not jnp.issubdtype(count.dtype, jnp.integer):
         raise TypeError(f"count must be an integer or an array of integers, got {count!r}.")
-    if count.dtype.itemsize > 4:
-        count = count.clip(0, _checks.MAX_COUNT)
-    return jnp.maximum(jnp.asarray(count, jnp.int32), 0)
+    if count.dtype != np.int32:
+        count = count.clip(0, min(MAX_COUNT, np.iinfo(count.dtype).max)).astype(np.int32)
+    return namespace(count).maximum(count, np.int32(0))
 
 
-def as_float(value: ArrayLike) -> jax.Array:
+def as_float(value: Any) -> Array:
     """The value as a strongly typed float32, or float64 under x64.
 
     Strong, because a weak 0.999 would be rounded to 1 beside bfloat16 parameters.
     """
-    return jnp.asarray(value, jnp.result_type(float))
+    real = np.float64 if jax.config.read("jax_enable_x64") else np.float32
+    return np.asarray(value, real)[()] if is_known(value) else jnp.asarray(value, real)
 
 
-def is_number(value: ArrayLike) -> bool:
-    """Whether the value is known on the host, so that float64 can prepare it."""
-    return not isinstance(value, jax.Array)
+def closed_form(function: Callable[..., Array]) -> Callable[..., jax.Array]:
+    """Make a function of an int32 count, NumPy's or JAX's, one of any count to an array of JAX."""
+
+    @wraps(function)
+    def schedule(count, **parameters):
+        # NumPy would warn of the infinities that JAX gives in silence.
+        with np.errstate(all="ignore"):
+            return jnp.asarray(as_float(function(as_count(count), **parameters)))
+
+    schedule.closed_form = function  # type: ignore[attr-defined]
+    return schedule
 
 
-def power(base: ArrayLike, exponent: ArrayLike) -> jax.Array:
+def evaluate(schedule: Callable[..., Any], count: Array) -> Array:
+    """A schedule inside of another: one of ours stays on the host where it can."""
+    if isinstance(schedule, partial) and hasattr(schedule.func, "closed_form"):
+        return as_float(schedule.func.closed_form(count, **schedule.keywords))
+    return as_float(schedule(jnp.asarray(count)))
+
+
+def divide(count: Array, steps: int) -> tuple[Array, Array]:
+    """How many times the steps fit into the count, and the count's remainder."""
+    # Neither is negative, so that truncation is as good as floor, and one operation.
+    whole = count // steps if is_known(count) else jax.lax.div(count, np.int32(steps))
+    return whole, count - whole * np.int32(steps)
+
+
+def power(base: ArrayLike, exponent: Array) -> Array:
     """`base**exponent` for a base and an exponent of at least 0.
 
     As exp(exponent * log(base)), with the logarithm of a number taken in float64:
     in float32, 0.99994**1_000_000 would be 2 % off.
     """
     exponent = as_float(exponent)
-    if is_number(base):
-        if np.all(np.asarray(base) > 0):
-            return jnp.exp(exponent * as_float(np.log(np.asarray(base, np.float64))))
-    base = as_float(base)
-    positive = base > 0
-    result = jnp.exp(exponent * jnp.log(jnp.where(positive, base, 1.0)))
-    return jnp.where(positive, result, jnp.where(exponent == 0, 1.0, 0.0))
+    if is_known(base) and np.all(np.asarray(base) > 0):
+        return namespace(exponent).exp(exponent * log(base))
+    xp, one = namespace(base, exponent), as_float(1)
+    # The slope of x**0 at 0 would be 0 * 0**-1.
+    zero = exponent == 0
+    return xp.where(zero, one, xp.power(as_float(base), xp.where(zero, one, exponent)))
 
 
-def measure(start: ArrayLike, end: ArrayLike, risen: ArrayLike, left: ArrayLike) -> jax.Array:
-    """From `start` to `end`, where the weights `risen` and `left` add up to 1.
+def log(value: ArrayLike) -> Array:
+    """The logarithm, taken in float64 of a value that is known."""
+    if is_known(value):
+        return as_float(np.log(np.asarray(value, np.float64)))
+    return jnp.log(as_float(value))
 
-    Measured from the nearer end: exact at both, and precise close to them.
+
+def measure(start: Array, end: Array, begins: Array, weight: Array) -> Array:
+    """From `start` to `end`, by the weight of the end that is farther.
+
+    While the transition `begins`, that is `end`, afterwards `start`: exact at both, and
+    precise close to them.
     """
     start, end = as_float(start), as_float(end)
-    return jnp.where(risen < left, start + (end - start) * risen, end + (start - end) * left)
+    xp = namespace(start, end, begins, weight)
+    return xp.where(begins, start + (end - start) * weight, end + (start - end) * weight)
 
 
-def _linear(done, left):
-    return done, left
+def nearer(risen: Array, left: Array) -> tuple[Array, Array]:
+    """For `measure`, from two weights that add up to 1."""
+    return risen < left, namespace(risen).minimum(risen, left)
 
 
 def _cosine(done, left):
     # sin² and not (1 + cos) / 2, which cancels to 0 in the last steps of a long run.
-    return jnp.sin(jnp.pi / 2 * done) ** 2, jnp.sin(jnp.pi / 2 * left) ** 2
+    begins, weight = nearer(done, left)
+    return begins, namespace(weight).sin(math.pi / 2 * weight) ** 2
 
 
 def _one_minus_sqrt(done, left):
-    root = jnp.sqrt(done)
-    return root, left / (1 + root)
+    root = namespace(done).sqrt(done)
+    return nearer(root, left / (1 + root))
 
 
-_SHAPES = {"linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
+_SHAPES = {"linear": nearer, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
 SHAPES = (*_SHAPES, "exponential")
 
 
@@ -94,30 +144,27 @@ def check_shape(name: str, shape: Shape) -> Shape:
     return shape if callable(shape) else _checks.one_of(name, shape, SHAPES)
 
 
-def shaped(
-    shape: Shape, start: ArrayLike, end: ArrayLike, done: jax.Array, left: jax.Array
-) -> jax.Array:
+def shaped(shape: Shape, start: ArrayLike, end: ArrayLike, done: Array, left: Array) -> Array:
     """From `start` to `end` along a shape, given the fractions done and left."""
     if shape == "exponential":
-        host = is_number(start) and is_number(end)
-        log_ratio = as_float(math.log(end / start)) if host else jnp.log(as_float(end / start))
-        start, end = as_float(start), as_float(end)
-        rise, fall = start * jnp.exp(done * log_ratio), end * jnp.exp(-left * log_ratio)
-        return jnp.where(done < left, rise, fall)
+        begins, weight = nearer(done, left)
+        xp = namespace(start, end, weight)
+        base = xp.where(begins, as_float(start), as_float(end))
+        return base * xp.exp(xp.where(begins, weight, -weight) * (log(end) - log(start)))
     if callable(shape):
-        risen = as_float(shape(done))
-        return measure(start, end, risen, 1 - risen)
+        risen = as_float(shape(jnp.asarray(done)))
+        return measure(start, end, *nearer(risen, 1 - risen))
     return measure(start, end, *_SHAPES[shape](done, left))
 
 
-def fractions(count: jax.Array, start: float, end: float) -> tuple[jax.Array, jax.Array]:
+def fractions(count: Array, start: float, end: float) -> tuple[Array, Array]:
     """How much of the stretch from `start` to `end` is done, and how much is left."""
     return _fractions(count, [(start, end)])
 
 
 def through(
-    count: jax.Array, times: Sequence[float], values: Sequence[ArrayLike], shape: Shape
-) -> jax.Array:
+    count: Array, times: Sequence[float], values: Sequence[ArrayLike], shape: Shape
+) -> Array:
     """Along `values`, which are reached at the real-valued steps `times`.
 
     The first value holds before the first time and the last after the last. A stretch of
@@ -125,41 +172,56 @@ def through(
     """
     stretches = [k for k in range(len(times) - 1) if times[k + 1] > times[k]]
     if not stretches:
-        return jnp.broadcast_to(as_float(values[-1]), count.shape)
+        return constant(count, values[-1])
     spans = [(times[k], times[k + 1]) for k in stretches]
-    start = _pick(count, spans, [as_float(values[k]) for k in stretches])
-    end = _pick(count, spans, [as_float(values[k + 1]) for k in stretches])
+    start = _pick(count, spans, [values[k] for k in stretches])
+    end = _pick(count, spans, [values[k + 1] for k in stretches])
     return shaped(shape, start, end, *_fractions(count, spans))
+
+
+def constant(count: Array, value: ArrayLike) -> Array:
+    """The value, in the count's shape."""
+    return namespace(count, value).broadcast_to(as_float(value), np.shape(count))
 
 
 def _fractions(count, spans):
     """The fractions done and left of the span that the count falls into."""
-    first = _pick(count, spans, [jnp.int32(math.floor(start)) for start, _ in spans])
-    last = _pick(count, spans, [jnp.int32(math.floor(end)) for _, end in spans])
+    first = _pick(count, spans, [np.int32(math.floor(start)) for start, _ in spans])
+    last = _pick(count, spans, [np.int32(math.floor(end)) for _, end in spans])
     before = _pick(count, spans, [as_float(start % 1) for start, _ in spans])
     beyond = _pick(count, spans, [as_float(end % 1) for _, end in spans])
     length = _pick(count, spans, [as_float(end - start) for start, end in spans])
     done = as_float(count - first) - before
     left = as_float(last - count) + beyond
-    return jnp.clip(done / length, 0, 1), jnp.clip(left / length, 0, 1)
+    clip = namespace(count).clip
+    return clip(done / length, 0, 1), clip(left / length, 0, 1)
 
 
 def _pick(count, spans, options):
     """The option of the first span that ends at or after the count, else the last."""
-    chosen = options[-1]
-    for (_, end), option in reversed(list(zip(spans, options, strict=True))[:-1]):
-        chosen = jnp.where(count <= math.floor(end), option, chosen)
+    starts = [math.floor(end) + 1 for _, end in spans[:-1]]
+    return latest(count, starts, options)
+
+
+def latest(count: Array, starts: Sequence[int], options: Sequence[Any]) -> Array:
+    """The option whose start is the last that the count has reached; the first has none."""
+    if all(option is options[0] for option in options):
+        return options[0]
+    xp = namespace(count, *options)
+    chosen = options[0]
+    for start, option in zip(starts, options[1:], strict=True):
+        chosen = xp.where(count >= start, option, chosen)
     return chosen
 
 
 class Cycle(NamedTuple):
     """Where a count stands among cycles that grow by a constant factor."""
 
-    index: jax.Array  # i32: 0 for the first cycle
-    first: jax.Array  # i32: the first count of the cycle
-    done: jax.Array  # f32: steps since the cycle's real-valued start
-    left: jax.Array  # f32: steps to its real-valued end
-    length: jax.Array  # f32
+    number: Array  # i32: 0 for the first cycle
+    first: Array  # i32: the first count of the cycle
+    done: Array  # f32: steps since the cycle's real-valued start
+    left: Array  # f32: steps to its real-valued end
+    length: Array  # f32
 
 
 def cycle_starts(steps: int, mult: float, num_cycles: int | None) -> np.ndarray:
@@ -167,37 +229,36 @@ def cycle_starts(steps: int, mult: float, num_cycles: int | None) -> np.ndarray:
 
     Without `num_cycles`: of every cycle that starts before 2**31-1.
     """
-    starts, length = [0.0], steps
-    while len(starts) - 1 != num_cycles and starts[-1] <= _checks.MAX_COUNT:
+    starts, length = [0.0], float(steps)
+    while len(starts) - 1 != num_cycles and starts[-1] <= MAX_COUNT:
         starts.append(starts[-1] + length)
         length *= mult
     return np.array(starts)
 
 
-def locate(count: jax.Array, steps: int, mult: float, num_cycles: int | None = None) -> Cycle:
+def locate(count: Array, steps: int, mult: float, num_cycles: int | None = None) -> Cycle:
     """The cycle that the count falls into; the last one takes what lies behind it.
 
     Cycles of one length come from an integer division. Growing ones come from a table on
     the host, because floor(log(count)) is wrong just at some restarts.
     """
+    xp = namespace(count)
     if mult == 1:
-        index, position = count // steps, count % steps
+        number, position = divide(count, steps)
         if num_cycles is not None:
-            index = jnp.minimum(index, num_cycles - 1)
-            position = count - index * steps
-        length = as_float(steps)
-        left = as_float(steps - position)
-        return Cycle(index, count - position, as_float(position), left, length)
+            number = xp.minimum(number, np.int32(num_cycles - 1))
+            position = count - number * np.int32(steps)
+        done, left = as_float(position), as_float(np.int32(steps) - position)
+        return Cycle(number, count - position, done, left, as_float(steps))
     starts = cycle_starts(steps, mult, num_cycles)
-    first, last = np.ceil(starts[:-1]), np.minimum(np.floor(starts[1:]), _checks.MAX_COUNT)
-    index = jnp.searchsorted(jnp.asarray(first, jnp.int32), count, side="right") - 1
-    index = index.astype(jnp.int32)
+    first, last = np.ceil(starts[:-1]), np.minimum(np.floor(starts[1:]), MAX_COUNT)
+    number = xp.searchsorted(xp.asarray(first.astype(np.int32)), count, side="right") - 1
+    number = number.astype(np.int32)
 
-    def at(table, dtype):
-        return jnp.asarray(table.astype(dtype))[index]
+    def at(table):
+        return xp.asarray(table)[number]
 
-    real = jnp.result_type(float)
-    begin = at(first, np.int32)
-    done = as_float(count - begin) + at(first - starts[:-1], real)
-    left = as_float(at(last, np.int32) - count) + at(starts[1:] - last, real)
-    return Cycle(index, begin, done, left, at(np.diff(starts), real))
+    begin = at(first.astype(np.int32))
+    done = as_float(count - begin) + at(as_float(first - starts[:-1]))
+    left = as_float(at(last.astype(np.int32)) - count) + at(as_float(starts[1:] - last))
+    return Cycle(number, begin, done, left, at(as_float(np.diff(starts))))

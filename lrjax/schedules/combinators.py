@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import partial, reduce
+from functools import partial
 
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from lrjax import _checks
 from lrjax.schedules import _numerics
 from lrjax.schedules._numerics import Schedule
-from lrjax.schedules.decays import check_boundaries, count_passed
+from lrjax.schedules.decays import check_boundaries
 
 __all__ = [
     "join",
@@ -46,6 +46,8 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         >>> [float(rate(count)) for count in range(5)]
         [1.0, 1.0, 1.0, 0.5, 0.0]
     """
+    schedules = _checks.sequence("schedules", schedules, minimum=1)
+    boundaries = check_boundaries("boundaries", boundaries)
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(
             f"boundaries must be one fewer than the {len(schedules)} schedules, got {boundaries!r}."
@@ -55,23 +57,21 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         schedules=tuple(
             _checks.function(f"schedules[{k}]", piece) for k, piece in enumerate(schedules)
         ),
-        boundaries=check_boundaries("boundaries", boundaries),
+        boundaries=boundaries,
     )
 
 
+@_numerics.closed_form
 def _join(count, schedules, boundaries):
-    count = _numerics.as_count(count)
-    piece = count_passed(count, boundaries)
     starts, ends = (0, *boundaries), (*boundaries, _checks.MAX_COUNT)
     # Every piece is evaluated everywhere, so each sees only counts of its own range: a value
     # that is not finite outside of it would spoil the gradient.
+    clip = _numerics.namespace(count).clip
     values = [
-        _numerics.as_float(schedule(jnp.clip(count - start, 0, end - start)))
+        _numerics.evaluate(schedule, clip(count - np.int32(start), 0, end - start))
         for schedule, start, end in zip(schedules, starts, ends, strict=True)
     ]
-    return reduce(
-        lambda value, k: jnp.where(piece == k, values[k], value), range(len(values)), values[0]
-    )
+    return _numerics.latest(count, boundaries, values)
 
 
 def with_warmup(schedule: Schedule, warmup_steps: int, *, init_value: ArrayLike = 0.0) -> Schedule:
@@ -102,14 +102,16 @@ def with_warmup(schedule: Schedule, warmup_steps: int, *, init_value: ArrayLike 
     )
 
 
+@_numerics.closed_form
 def _with_warmup(count, schedule, warmup_steps, init_value):
-    count = _numerics.as_count(count)
-    value = _numerics.as_float(schedule(jnp.maximum(count - warmup_steps, 0)))
+    since = _numerics.namespace(count).maximum(count - np.int32(warmup_steps), np.int32(0))
+    value = _numerics.evaluate(schedule, since)
     if not warmup_steps:
         return value
     # During the rise the schedule stands at its count 0, which is where the rise ends.
-    done, left = _numerics.fractions(count, 0, warmup_steps)
-    return jnp.where(count < warmup_steps, _numerics.measure(init_value, value, done, left), value)
+    nearer = _numerics.nearer(*_numerics.fractions(count, 0, warmup_steps))
+    rise = _numerics.measure(init_value, value, *nearer)
+    return _numerics.latest(count, [warmup_steps], [rise, value])
 
 
 def with_cooldown(
@@ -152,10 +154,11 @@ def with_cooldown(
     )
 
 
+@_numerics.closed_form
 def _with_cooldown(count, schedule, total_steps, cooldown_steps, end_value):
-    count = _numerics.as_count(count)
-    done, left = _numerics.fractions(count, total_steps - cooldown_steps, total_steps)
-    return _numerics.measure(schedule(count), end_value, done, left)
+    fractions = _numerics.fractions(count, total_steps - cooldown_steps, total_steps)
+    value = _numerics.evaluate(schedule, count)
+    return _numerics.measure(value, end_value, *_numerics.nearer(*fractions))
 
 
 def scale(schedule: Schedule, factor: ArrayLike) -> Schedule:
@@ -173,8 +176,9 @@ def scale(schedule: Schedule, factor: ArrayLike) -> Schedule:
     )
 
 
+@_numerics.closed_form
 def _scale(count, schedule, factor):
-    return _numerics.as_float(schedule(count)) * _numerics.as_float(factor)
+    return _numerics.evaluate(schedule, count) * _numerics.as_float(factor)
 
 
 def product(*schedules: Schedule) -> Schedule:
@@ -185,8 +189,7 @@ def product(*schedules: Schedule) -> Schedule:
         >>> float(product(linear_decay(1.0, 4), constant(0.5))(2))
         0.25
     """
-    if not schedules:
-        raise ValueError("schedules must be at least one schedule, got none.")
+    _checks.sequence("schedules", schedules, minimum=1)
     return partial(
         _product,
         schedules=tuple(
@@ -195,8 +198,9 @@ def product(*schedules: Schedule) -> Schedule:
     )
 
 
+@_numerics.closed_form
 def _product(count, schedules):
-    return math.prod(_numerics.as_float(schedule(count)) for schedule in schedules)
+    return math.prod(_numerics.evaluate(schedule, count) for schedule in schedules)
 
 
 def stretch(schedule: Schedule, factor: float) -> Schedule:
@@ -220,7 +224,7 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
         >>> [float(stretch(linear_decay(1.0, 4), 2)(count)) for count in range(5)]
         [1.0, 1.0, 0.75, 0.75, 0.5]
     """
-    _checks.number("factor", factor, above=0)
+    _checks.static("factor", factor, above=0)
     ratio = Fraction(factor).limit_denominator(1_000)
     _checks.integer("factor's numerator", ratio.numerator, minimum=1)
     return partial(
@@ -231,11 +235,12 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
     )
 
 
+@_numerics.closed_form
 def _stretch(count, schedule, numerator, denominator):
-    count = _numerics.as_count(count)
-    whole = jnp.minimum(count // numerator, (_checks.MAX_COUNT - denominator) // denominator)
-    part = count % numerator * denominator // numerator
-    return schedule(whole * denominator + part)
+    whole, part = _numerics.divide(count, numerator)
+    whole = _numerics.namespace(count).minimum(whole, _numerics.MAX_COUNT // denominator - 1)
+    part, _ = _numerics.divide(part * denominator, numerator)
+    return _numerics.evaluate(schedule, whole * denominator + part)
 
 
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
@@ -283,16 +288,17 @@ def repeat(
         _repeat,
         schedule=_checks.function("schedule", schedule),
         cycle_steps=_checks.integer("cycle_steps", cycle_steps, minimum=1),
-        cycle_mult=_checks.number("cycle_mult", cycle_mult, at_least=1),
+        cycle_mult=_checks.static("cycle_mult", cycle_mult, at_least=1),
         decay=_checks.number("decay", decay, at_least=0),
     )
 
 
+@_numerics.closed_form
 def _repeat(count, schedule, cycle_steps, cycle_mult, decay):
-    count = _numerics.as_count(count)
     cycle = _numerics.locate(count, cycle_steps, cycle_mult)
     position = count - cycle.first
     if cycle_mult != 1:
         # What is done of the longer cycle, in steps of the first one.
-        position = jnp.floor(cycle.done * (cycle_steps / cycle.length)).astype(jnp.int32)
-    return _numerics.as_float(schedule(position)) * _numerics.power(decay, cycle.index)
+        xp = _numerics.namespace(count)
+        position = xp.floor(cycle.done * (cycle_steps / cycle.length)).astype(np.int32)
+    return _numerics.evaluate(schedule, position) * _numerics.power(decay, cycle.number)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from lrjax import _checks
 from lrjax.schedules import _numerics
 from lrjax.schedules._numerics import Schedule
+from lrjax.schedules.decays import exponential_decay
 
 __all__ = ["cyclical", "exp_range", "triangular", "triangular2", "warm_restarts"]
 
@@ -77,16 +78,16 @@ def cyclical(
     )
 
 
+@_numerics.closed_form
 def _cyclical(count, base_value, peak_value, steps_up, steps_down, scale_fn, scale_mode):
-    count = _numerics.as_count(count)
     period = steps_up + steps_down
-    cycle, position = count // period, count % period
+    cycle, position = _numerics.divide(count, period)
     times = (0, steps_up, period)
     if scale_fn is None:
         values = (base_value, peak_value, base_value)
         return _numerics.through(position, times, values, "linear")
     height = _numerics.through(position, times, (0.0, 1.0, 0.0), "linear")
-    scale = _numerics.as_float(scale_fn(cycle + 1 if scale_mode == "cycle" else count))
+    scale = _numerics.evaluate(scale_fn, cycle + 1 if scale_mode == "cycle" else count)
     base, peak = _numerics.as_float(base_value), _numerics.as_float(peak_value)
     return base + (peak - base) * (height * scale)
 
@@ -120,12 +121,14 @@ def triangular2(
     References:
         Smith, Cyclical Learning Rates for Training Neural Networks, 2015, arXiv 1506.01186.
     """
-    return cyclical(base_value, peak_value, steps_up, steps_down, scale_fn=_halving)
+    return cyclical(base_value, peak_value, steps_up, steps_down, scale_fn=partial(_halving))
 
 
+@_numerics.closed_form
 def _halving(cycle):
     # Below 2**-126 float32 has only subnormals, which accelerators flush to 0.
-    return jnp.ldexp(_numerics.as_float(1.0), -jnp.minimum(cycle - 1, 126))
+    xp = _numerics.namespace(cycle)
+    return xp.ldexp(_numerics.as_float(1.0), -xp.minimum(cycle - 1, 126))
 
 
 def exp_range(
@@ -147,7 +150,7 @@ def exp_range(
         Smith, Cyclical Learning Rates for Training Neural Networks, 2015, arXiv 1506.01186.
     """
     _checks.number("gamma", gamma, at_least=0)
-    shrinking = partial(_numerics.power, gamma)
+    shrinking = exponential_decay(1.0, gamma)
     return cyclical(
         base_value, peak_value, steps_up, steps_down, scale_fn=shrinking, scale_mode="iterations"
     )
@@ -208,7 +211,7 @@ def warm_restarts(
         _warm_restarts,
         peak_value=_checks.number("peak_value", peak_value),
         cycle_steps=cycle_steps,
-        cycle_mult=_checks.number("cycle_mult", cycle_mult, at_least=1),
+        cycle_mult=_checks.static("cycle_mult", cycle_mult, at_least=1),
         end_value=_checks.number("end_value", end_value),
         peak_decay=_checks.number("peak_decay", peak_decay, at_least=0),
         warmup_steps=warmup_steps,
@@ -216,22 +219,24 @@ def warm_restarts(
     )
 
 
+@_numerics.closed_form
 def _warm_restarts(
     count, peak_value, cycle_steps, cycle_mult, end_value, peak_decay, warmup_steps, num_cycles
 ):
-    count = _numerics.as_count(count)
     cycle = _numerics.locate(count, cycle_steps, cycle_mult, num_cycles)
-    peak = _numerics.as_float(peak_value) * _numerics.power(peak_decay, cycle.index)
+    xp = _numerics.namespace(count, peak_value, peak_decay)
+    peak = _numerics.as_float(peak_value)
+    if not (_numerics.is_known(peak_decay) and np.all(peak_decay == 1)):
+        peak = peak * _numerics.power(peak_decay, cycle.number)
+    rise = _numerics.as_float(0)
     if warmup_steps:
-        rise = jnp.where(cycle.index > 0, _numerics.as_float(warmup_steps), 0.0)
-    else:
-        rise = 0.0
+        rise = xp.where(cycle.number > 0, _numerics.as_float(warmup_steps), rise)
     fall = cycle.length - rise
-    done = jnp.clip((cycle.done - rise) / fall, 0, 1)
-    left = jnp.clip(cycle.left / fall, 0, 1)
+    done = xp.clip((cycle.done - rise) / fall, 0, 1)
+    left = xp.clip(cycle.left / fall, 0, 1)
     value = _numerics.shaped("cosine", peak, end_value, done, left)
     if not warmup_steps:
         return value
-    risen = jnp.minimum(cycle.done / warmup_steps, 1)
-    warming = _numerics.measure(end_value, peak, risen, 1 - risen)
-    return jnp.where(cycle.done < rise, warming, value)
+    risen = xp.minimum(cycle.done / warmup_steps, 1)
+    warming = _numerics.measure(end_value, peak, *_numerics.nearer(risen, 1 - risen))
+    return xp.where(cycle.done < rise, warming, value)

@@ -1,12 +1,10 @@
-"""Values that only fall: linear, cosine, polynomial, exponential, time, steps, inverse square root."""
+"""Values that only fall: along a line or a curve, by time, by steps, by an inverse root."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -102,11 +100,11 @@ def polynomial_decay(
     )
 
 
+@_numerics.closed_form
 def _polynomial_decay(count, init_value, decay_steps, end_value, power):
-    count = _numerics.as_count(count)
     _, left = _numerics.fractions(count, 0, decay_steps)
-    weight = _numerics.power(left, power)
-    return _numerics.measure(init_value, end_value, 1 - weight, weight)
+    weight = _numerics.namespace(left, power).power(left, _numerics.as_float(power))
+    return _numerics.measure(init_value, end_value, *_numerics.nearer(1 - weight, weight))
 
 
 def exponential_decay(
@@ -146,25 +144,26 @@ def exponential_decay(
         init_value=_checks.number("init_value", init_value),
         decay_rate=_checks.number("decay_rate", decay_rate, at_least=0),
         decay_steps=_checks.integer("decay_steps", decay_steps, minimum=1),
-        staircase=staircase,
+        staircase=_checks.flag("staircase", staircase),
         end_value=end_value,
     )
 
 
+@_numerics.closed_form
 def _exponential_decay(count, init_value, decay_rate, decay_steps, staircase, end_value):
-    periods = _periods(_numerics.as_count(count), decay_steps, staircase)
+    periods = _periods(count, decay_steps, staircase)
     value = _numerics.as_float(init_value) * _numerics.power(decay_rate, periods)
     if end_value is None:
         return value
-    falling = _numerics.as_float(decay_rate) < 1
-    end = _numerics.as_float(end_value)
-    return jnp.where(falling, jnp.maximum(value, end), jnp.minimum(value, end))
+    xp = _numerics.namespace(value, end_value)
+    falling, end = _numerics.as_float(decay_rate) < 1, _numerics.as_float(end_value)
+    return xp.where(falling, xp.maximum(value, end), xp.minimum(value, end))
 
 
 def _periods(count, steps, staircase):
     """The number of periods of `steps` updates that have passed: whole ones, or all."""
-    whole = _numerics.as_float(count // steps)
-    return whole if staircase else whole + _numerics.as_float(count % steps) / steps
+    whole, part = map(_numerics.as_float, _numerics.divide(count, steps))
+    return whole if staircase or steps == 1 else whole + part / steps
 
 
 def inverse_time_decay(
@@ -196,12 +195,13 @@ def inverse_time_decay(
         init_value=_checks.number("init_value", init_value),
         decay_rate=_checks.number("decay_rate", decay_rate, at_least=0),
         decay_steps=_checks.integer("decay_steps", decay_steps, minimum=1),
-        staircase=staircase,
+        staircase=_checks.flag("staircase", staircase),
     )
 
 
+@_numerics.closed_form
 def _inverse_time_decay(count, init_value, decay_rate, decay_steps, staircase):
-    periods = _periods(_numerics.as_count(count), decay_steps, staircase)
+    periods = _periods(count, decay_steps, staircase)
     return _numerics.as_float(init_value) / (1 + _numerics.as_float(decay_rate) * periods)
 
 
@@ -235,27 +235,31 @@ def compound_time_decay(init_value: ArrayLike, decay_rate: ArrayLike) -> Schedul
     )
 
 
+@_numerics.closed_form
 def _compound_time_decay(count, init_value, decay_rate):
-    count, rate = _numerics.as_count(count), _numerics.as_float(decay_rate)
+    rate = _numerics.as_float(decay_rate)
+    xp = _numerics.namespace(count, rate)
     exact = 8
-    log_product = sum(jnp.where(count >= k, jnp.log1p(rate * k), 0.0) for k in range(1, exact + 1))
-    end = _numerics.as_float(jnp.maximum(count, exact))
-    start = _numerics.as_float(exact)
+    zero, start = _numerics.as_float(0), _numerics.as_float(exact)
+    log_product = sum(xp.where(count >= k, xp.log1p(rate * k), zero) for k in range(1, exact + 1))
+    end = _numerics.as_float(xp.maximum(count, np.int32(exact)))
     integral = _log1p_integral(rate, end) - _log1p_integral(rate, start)
-    ends = (jnp.log1p(rate * end) - jnp.log1p(rate * start)) / 2
+    ends = (xp.log1p(rate * end) - xp.log1p(rate * start)) / 2
     slopes = (rate / (1 + rate * end) - rate / (1 + rate * start)) / 12
-    return _numerics.as_float(init_value) * jnp.exp(-(log_product + integral + ends + slopes))
+    return _numerics.as_float(init_value) * xp.exp(-(log_product + integral + ends + slopes))
 
 
-def _log1p_integral(rate: jax.Array, end: jax.Array) -> jax.Array:
+def _log1p_integral(rate: _numerics.Array, end: _numerics.Array) -> _numerics.Array:
     """The integral of log(1 + rate * k) over k from 0 to `end`."""
     x = rate * end
     # ((1+x) log(1+x) - x) / x, which cancels for small x: there as its power series.
-    safe = jnp.where(x > 0.25, x, 1.0)
-    direct = ((1 + safe) * jnp.log1p(safe) - safe) / safe
-    coefficients = [(-1) ** j / (j * (j - 1)) for j in range(12, 1, -1)]
-    series = x * jnp.polyval(_numerics.as_float(coefficients), x)
-    return end * jnp.where(x > 0.25, direct, series)
+    xp = _numerics.namespace(x)
+    safe = xp.where(x > 0.25, x, _numerics.as_float(1))
+    direct = ((1 + safe) * xp.log1p(safe) - safe) / safe
+    series = x * 0
+    for j in range(12, 1, -1):
+        series = series * x + (-1) ** j / (j * (j - 1))
+    return end * xp.where(x > 0.25, direct, x * series)
 
 
 def step_decay(init_value: ArrayLike, drop: ArrayLike, every: int, *, offset: int = 0) -> Schedule:
@@ -290,11 +294,12 @@ def step_decay(init_value: ArrayLike, drop: ArrayLike, every: int, *, offset: in
     )
 
 
+@_numerics.closed_form
 def _step_decay(count, init_value, drop, every, offset):
-    count = _numerics.as_count(count)
     # count + offset may pass 2**31, so the offset's remainder is compared, not added.
-    early = count % every >= every - offset % every
-    drops = count // every + offset // every + jnp.asarray(early, jnp.int32)
+    drops, part = _numerics.divide(count, every)
+    early = (part >= every - offset % every).astype(np.int32)
+    drops = _numerics.as_float(drops) + _numerics.as_float(early + np.int32(offset // every))
     return _numerics.as_float(init_value) * _numerics.power(drop, drops)
 
 
@@ -328,23 +333,20 @@ def multistep_decay(
     )
 
 
+@_numerics.closed_form
 def _multistep_decay(count, init_value, milestones, gamma):
-    passed = count_passed(_numerics.as_count(count), milestones)
-    return _numerics.as_float(init_value) * _numerics.power(gamma, passed)
+    init_value, gamma = _numerics.as_float(init_value), _numerics.as_float(gamma)
+    values = [init_value * gamma**passed for passed in range(len(milestones) + 1)]
+    return _values_from(count, values, milestones)
 
 
 def check_boundaries(name: str, boundaries: Sequence[int]) -> tuple[int, ...]:
     """Counts in ascending order."""
-    checked = tuple(_checks.integer(f"{name}[{k}]", step) for k, step in enumerate(boundaries))
+    steps = enumerate(_checks.sequence(name, boundaries))
+    checked = tuple(_checks.integer(f"{name}[{k}]", step) for k, step in steps)
     if list(checked) != sorted(checked):
         raise ValueError(f"{name} must be in ascending order, got {boundaries!r}.")
     return checked
-
-
-def count_passed(count: jax.Array, boundaries: Sequence[int]) -> jax.Array:
-    """How many of the boundaries the count has reached, as int32."""
-    table = jnp.asarray(np.array(boundaries, np.int32))
-    return jnp.searchsorted(table, count, side="right").astype(jnp.int32)
 
 
 def piecewise_constant(values: Sequence[ArrayLike], boundaries: Sequence[int]) -> Schedule:
@@ -366,6 +368,8 @@ def piecewise_constant(values: Sequence[ArrayLike], boundaries: Sequence[int]) -
         >>> [float(rate(count)) for count in range(5)]
         [1.0, 1.0, 0.5, 0.25, 0.25]
     """
+    values = _checks.sequence("values", values, minimum=1)
+    boundaries = check_boundaries("boundaries", boundaries)
     if len(boundaries) != len(values) - 1:
         raise ValueError(
             f"boundaries must be one fewer than the {len(values)} values, got {boundaries!r}."
@@ -373,13 +377,20 @@ def piecewise_constant(values: Sequence[ArrayLike], boundaries: Sequence[int]) -
     return partial(
         _piecewise_constant,
         values=tuple(_checks.number(f"values[{k}]", value) for k, value in enumerate(values)),
-        boundaries=check_boundaries("boundaries", boundaries),
+        boundaries=boundaries,
     )
 
 
+@_numerics.closed_form
 def _piecewise_constant(count, values, boundaries):
-    table = jnp.stack([_numerics.as_float(value) for value in values])
-    return table[count_passed(_numerics.as_count(count), boundaries)]
+    return _values_from(count, [_numerics.as_float(value) for value in values], boundaries)
+
+
+def _values_from(count, values, boundaries):
+    """One of the values, by how many boundaries the count has reached."""
+    xp = _numerics.namespace(count, *values)
+    passed = xp.searchsorted(xp.asarray(np.array(boundaries, np.int32)), count, side="right")
+    return xp.stack(values)[passed]
 
 
 def inverse_sqrt_decay(
@@ -421,12 +432,15 @@ def inverse_sqrt_decay(
     )
 
 
+@_numerics.closed_form
 def _inverse_sqrt_decay(count, peak_value, warmup_steps, timescale):
-    count = _numerics.as_count(count)
-    since = _numerics.as_float(jnp.maximum(count - warmup_steps, 0))
-    decay = jax.lax.rsqrt(1 + since / timescale)
-    rise = _numerics.as_float(jnp.minimum(count, warmup_steps)) / max(warmup_steps, 1)
-    return _numerics.as_float(peak_value) * jnp.where(count < warmup_steps, rise, decay)
+    xp = _numerics.namespace(count)
+    since = _numerics.as_float(xp.maximum(count - np.int32(warmup_steps), np.int32(0)))
+    weight = 1 / xp.sqrt(1 + since / timescale)
+    if warmup_steps:
+        rise, _ = _numerics.fractions(count, 0, warmup_steps)
+        weight = _numerics.latest(count, [warmup_steps], [rise, weight])
+    return _numerics.as_float(peak_value) * weight
 
 
 def noam(model_size: int, warmup_steps: int, *, factor: ArrayLike = 1.0) -> Schedule:
@@ -461,7 +475,9 @@ def noam(model_size: int, warmup_steps: int, *, factor: ArrayLike = 1.0) -> Sche
     )
 
 
+@_numerics.closed_form
 def _noam(count, model_size, warmup_steps, factor):
-    updates = _numerics.as_float(_numerics.as_count(count)) + 1
-    shape = jnp.minimum(jax.lax.rsqrt(updates), updates * warmup_steps**-1.5)
+    updates = _numerics.as_float(count) + 1
+    xp = _numerics.namespace(updates)
+    shape = xp.minimum(1 / xp.sqrt(updates), updates * warmup_steps**-1.5)
     return _numerics.as_float(factor) * model_size**-0.5 * shape

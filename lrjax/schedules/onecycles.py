@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lrjax import _checks
@@ -65,6 +64,7 @@ def onecycle(
     )
 
 
+@_numerics.closed_form
 def _onecycle(count, peak_value, div_factor, final_div_factor, three_phase, **phases):
     initial = peak_value / div_factor
     values = (initial, peak_value, *([initial] if three_phase else []), initial / final_div_factor)
@@ -113,6 +113,7 @@ def onecycle_momentum(
     )
 
 
+@_numerics.closed_form
 def _onecycle_momentum(count, base_value, max_value, three_phase, **phases):
     values = (max_value, base_value, max_value, *([max_value] if three_phase else []))
     return _phases(count, values, **phases)
@@ -122,11 +123,11 @@ def _check_phases(total_steps, pct_start, anneal, three_phase) -> dict:
     """The arguments that both 1cycles share, under their names."""
     return {
         "total_steps": _checks.integer("total_steps", total_steps, minimum=1),
-        "pct_start": _checks.number(
+        "pct_start": _checks.static(
             "pct_start", pct_start, at_least=0, at_most=0.5 if three_phase else 1
         ),
         "anneal": _checks.one_of("anneal", anneal, ("cosine", "linear")),
-        "three_phase": three_phase,
+        "three_phase": _checks.flag("three_phase", three_phase),
     }
 
 
@@ -135,7 +136,7 @@ def _phases(count, values, total_steps, pct_start, anneal):
     last = total_steps - 1
     peak = min(max(pct_start * total_steps - 1, 0), last)
     times = (0, peak, last) if len(values) == 3 else (0, peak, 2 * peak, last)
-    return _numerics.through(_numerics.as_count(count), times, values, anneal)
+    return _numerics.through(count, times, values, anneal)
 
 
 def smith_onecycle(
@@ -236,8 +237,8 @@ def _cycle_steps(total_steps: int, cycle_steps: int | None) -> int:
     return cycle_steps
 
 
+@_numerics.closed_form
 def _smith_onecycle(count, values, cycle_steps, final_value):
-    count = _numerics.as_count(count)
     times = (0, cycle_steps / 2, cycle_steps)
     triangle = _numerics.through(count, times, values, "linear")
-    return jnp.where(count < cycle_steps, triangle, _numerics.as_float(final_value))
+    return _numerics.latest(count, [cycle_steps], [triangle, _numerics.as_float(final_value)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from lrjax import _checks
@@ -33,9 +32,9 @@ def constant(value: ArrayLike) -> Schedule:
     return partial(_constant, value=_checks.number("value", value))
 
 
+@_numerics.closed_form
 def _constant(count, value):
-    count = _numerics.as_count(count)
-    return jnp.broadcast_to(_numerics.as_float(value), count.shape)
+    return _numerics.constant(count, value)
 
 
 def interpolate(
@@ -81,8 +80,8 @@ def interpolate(
     )
 
 
+@_numerics.closed_form
 def _interpolate(count, init_value, end_value, steps, shape):
-    count = _numerics.as_count(count)
     return _numerics.shaped(shape, init_value, end_value, *_numerics.fractions(count, 0, steps))
 
 
@@ -207,8 +206,8 @@ def wsd(
     return partial(_wsd, peak_value=peak_value, **lengths, end_value=end_value, decay=decay)
 
 
+@_numerics.closed_form
 def _wsd(count, peak_value, warmup_steps, stable_steps, decay_steps, end_value, decay):
-    count = _numerics.as_count(count)
     fall = warmup_steps + stable_steps
     rise = _numerics.through(count, (0, warmup_steps), (0.0, peak_value), "linear")
     if not decay_steps:
@@ -216,8 +215,8 @@ def _wsd(count, peak_value, warmup_steps, stable_steps, decay_steps, end_value, 
     done, left = _numerics.fractions(count, fall, fall + decay_steps)
     if decay == "exponential":
         # 2 * 0.5**p - 1 in terms of what is left, so that the tail keeps its digits.
-        weight = jnp.expm1(left * jnp.log(2.0))
-        falling = _numerics.measure(peak_value, end_value, 1 - weight, weight)
+        weight = _numerics.namespace(left).expm1(left * _numerics.log(2.0))
+        falling = _numerics.measure(peak_value, end_value, *_numerics.nearer(1 - weight, weight))
     else:
         falling = _numerics.shaped(decay, peak_value, end_value, done, left)
-    return jnp.where(count < fall, rise, falling)
+    return _numerics.latest(count, [fall], [rise, falling])

@@ -1,0 +1,214 @@
+"""What every schedule promises: exact at every count, traceable values, float32, pickles, holds."""
+
+import math
+import pickle
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from schedule_cases import CASES, MAX_COUNT
+
+import lrjax.schedules as ls
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+FIRST_CASES = {name.partition(".")[0]: case for name, case in reversed(CASES.items())}
+every_schedule = pytest.mark.parametrize("case", FIRST_CASES.values(), ids=FIRST_CASES)
+every_value = pytest.mark.parametrize(
+    ("case", "name"),
+    [(case, name) for case in FIRST_CASES.values() for name in case.values],
+    ids=[f"{schedule}.{name}" for schedule, case in FIRST_CASES.items() for name in case.values],
+)
+
+
+def counts_near(case):
+    """Both sides of every boundary, both ends of the range, and a few in between."""
+    near = [boundary + step for boundary in case.boundaries for step in (-2, -1, 0, 1, 2)]
+    wanted = [0, 1, 2, 3, 5, 50, 2**24 + 1, 2**30, MAX_COUNT - 1, MAX_COUNT, *near]
+    return np.array(sorted({count for count in wanted if 0 <= count <= MAX_COUNT}), np.int32)
+
+
+def early_counts(case):
+    return np.array([*range(40), *(count for count in case.boundaries if count < 2000)])
+
+
+def amplitude(case):
+    return max(abs(value) for value in case.values.values())
+
+
+def expected(case, counts, **values):
+    return np.array([case.expected(count, **values) for count in counts])
+
+
+def test_every_schedule_has_a_case():
+    assert FIRST_CASES.keys() == set(ls.__all__)
+
+
+ANYWHERE = st.integers(0, MAX_COUNT) | st.integers(0, 31).flatmap(
+    lambda bits: st.integers(0, min(2**bits, MAX_COUNT))
+)
+
+
+@every_case
+def test_exact(case):
+    near = counts_near(case)
+    compiled = jax.jit(case.schedule())
+
+    def check(counts):
+        # One length for all, so that one compiled program serves them all.
+        counts = np.resize(np.array(counts, np.int32), max(64, len(near)))
+        np.testing.assert_allclose(
+            np.asarray(compiled(counts), np.float64),
+            expected(case, counts),
+            rtol=0,
+            atol=1e-6 * amplitude(case),
+        )
+
+    check(near)
+    hypothesis.settings(max_examples=5)(
+        hypothesis.given(st.lists(ANYWHERE, min_size=64, max_size=64))(check)
+    )()
+
+
+@every_case
+def test_outside_of_jit_it_is_the_same(case):
+    counts = counts_near(case)
+    outside = case.schedule()(counts)
+    np.testing.assert_allclose(
+        outside, jax.jit(case.schedule())(counts), rtol=0, atol=5e-7 * amplitude(case)
+    )
+    single = [case.schedule()(int(count)) for count in counts]
+    np.testing.assert_allclose(outside, single, rtol=1e-6, atol=0)
+
+
+@every_case
+def test_it_holds_its_last_value(case):
+    if case.end is None:
+        pytest.skip("never ends")
+    later = np.unique([min(case.end + k, MAX_COUNT + 1) for k in (0, 1, 10, 1000, MAX_COUNT)])
+    held = np.asarray(case.schedule()(later))
+    np.testing.assert_array_equal(held, held[0])
+
+
+@every_schedule
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.int32, jnp.int32, jnp.uint32])
+def test_every_kind_of_count(case, kind):
+    schedule = case.schedule()
+    value = schedule(kind(3))
+    assert value.shape == ()
+    assert value.dtype == jnp.float32
+    assert not value.weak_type
+    np.testing.assert_allclose(value, case.expected(3), rtol=1e-6, atol=1e-7)
+    assert jax.eval_shape(schedule, kind(3)).weak_type is False
+
+
+@every_schedule
+@pytest.mark.parametrize("array", [np.array, jnp.array])
+@pytest.mark.parametrize("shape", [(0,), (6,), (2, 3), (2, 1, 3)])
+def test_every_shape_of_counts(case, array, shape):
+    counts = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    values = case.schedule()(array(counts))
+    assert values.shape == shape
+    assert values.dtype == jnp.float32
+    assert isinstance(values, jax.Array)
+    np.testing.assert_allclose(values.ravel(), expected(case, counts.ravel()), rtol=1e-6, atol=1e-7)
+
+
+@every_schedule
+def test_float64_under_x64(case):
+    with jax.enable_x64(True):
+        counts = counts_near(case)
+        for value in (case.schedule()(counts), jax.jit(case.schedule())(counts)):
+            assert value.dtype == jnp.float64
+            assert not value.weak_type
+            np.testing.assert_allclose(
+                value, expected(case, counts), rtol=0, atol=2e-7 * amplitude(case)
+            )
+
+
+@every_schedule
+@pytest.mark.parametrize("count", [1.5, np.float32(1), True, "1", None])
+def test_a_count_is_an_integer(case, count):
+    with pytest.raises(TypeError, match="count"):
+        case.schedule()(count)
+
+
+def test_a_count_beyond_the_range_is_its_end():
+    schedule = ls.linear_ramp(0.0, 1.0, 2**31 - 1)
+    np.testing.assert_array_equal(schedule(np.array([-5, 2**40])), [0.0, 1.0])
+
+
+@every_value
+def test_values_may_be_traced(case, name):
+    counts = jnp.asarray(early_counts(case))
+    values = np.float32(case.values[name]) * np.array([1.0, 0.5, 0.9], np.float32)
+    batched = jax.vmap(lambda value: case.schedule(**{name: value})(counts))(values)
+    assert batched.dtype == jnp.float32
+    single = [case.schedule(**{name: float(value)})(counts) for value in values]
+    # A traced rate has its logarithm taken in float32, not in float64.
+    np.testing.assert_allclose(batched, single, rtol=2e-5, atol=1e-6 * amplitude(case))
+
+
+@every_value
+def test_values_have_gradients(case, name):
+    value = case.values[name]
+    counts = early_counts(case)
+    gradients = jax.jacobian(lambda value: case.schedule(**{name: value})(counts))(value)
+    step = 1e-6 * max(abs(value), 1e-3)
+    above, below = (expected(case, counts, **{name: value + s}) for s in (step, -step))
+    slopes = (above - below) / (2 * step)
+    np.testing.assert_allclose(
+        gradients, slopes, rtol=2e-3, atol=1e-6 + 1e-4 * np.abs(slopes).max()
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "count"),
+    [
+        (lambda x: ls.join([ls.noam(8, 4, factor=x), ls.exponential_decay(x, x)], [9]), 2),
+        (lambda x: ls.polynomial_decay(1.0, 5, power=x), 5),
+        (lambda x: ls.exponential_decay(1.0, x), 0),
+        (lambda x: ls.exp_range(0.0, 1.0, 2, gamma=x), 0),
+        (lambda x: ls.warm_restarts(1.0, 2, peak_decay=x), 0),
+    ],
+)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_gradients_are_finite_at_the_ends(schedule, count, value):
+    assert np.isfinite(jax.grad(lambda x: schedule(x)(count))(value))
+
+
+@every_schedule
+def test_inside_vmap_and_scan(case):
+    schedule = case.schedule()
+    counts = jnp.arange(7)
+    np.testing.assert_array_equal(jax.vmap(schedule)(counts), schedule(counts))
+    _, scanned = jax.lax.scan(lambda count, _: (count + 1, schedule(count)), 0, length=7)
+    np.testing.assert_allclose(scanned, schedule(counts), rtol=1e-6)
+
+
+def factory_of(case):
+    return pytest.skip("made of lambdas") if "<lambda>" in repr(case.schedule()) else case.make
+
+
+@every_schedule
+def test_it_pickles(case):
+    factory_of(case)
+    schedule = case.schedule()
+    again = pickle.loads(pickle.dumps(schedule))
+    np.testing.assert_array_equal(again(np.arange(9)), schedule(np.arange(9)))
+    assert repr(again) == repr(schedule)
+
+
+@every_schedule
+def test_it_prints_its_parameters(case):
+    printed = repr(case.schedule())
+    for value in case.values.values():
+        assert repr(value) in printed
+
+
+@every_schedule
+def test_equal_parameters_give_equal_jaxprs(case):
+    jaxpr = [str(jax.make_jaxpr(case.schedule())(jnp.int32(0))) for _ in range(2)]
+    assert jaxpr[0] == jaxpr[1]
