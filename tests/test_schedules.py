@@ -83,10 +83,10 @@ def test_outside_of_jit_it_is_the_same(case):
     np.testing.assert_allclose(outside, single, rtol=1e-6, atol=0)
 
 
-@every_case
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name) for name, case in CASES.items() if case.end is not None]
+)
 def test_it_holds_its_last_value(case):
-    if case.end is None:
-        pytest.skip("never ends")
     later = np.unique([min(case.end + k, MAX_COUNT + 1) for k in (0, 1, 10, 1000, MAX_COUNT)])
     held = np.asarray(case.schedule()(later))
     np.testing.assert_array_equal(held, held[0])
@@ -159,9 +159,8 @@ def test_values_have_gradients(case, name):
     step = 1e-6 * max(abs(value), 1e-3)
     above, below = (expected(case, counts, **{name: value + s}) for s in (step, -step))
     slopes = (above - below) / (2 * step)
-    np.testing.assert_allclose(
-        gradients, slopes, rtol=2e-3, atol=1e-6 + 1e-4 * np.abs(slopes).max()
-    )
+    slack = 1e-6 + 1e-4 * np.abs(slopes).max()
+    np.testing.assert_allclose(gradients, slopes, rtol=2e-3, atol=slack)
 
 
 @pytest.mark.parametrize(
@@ -188,13 +187,8 @@ def test_inside_vmap_and_scan(case):
     np.testing.assert_allclose(scanned, schedule(counts), rtol=1e-6)
 
 
-def factory_of(case):
-    return pytest.skip("made of lambdas") if "<lambda>" in repr(case.schedule()) else case.make
-
-
 @every_schedule
 def test_it_pickles(case):
-    factory_of(case)
     schedule = case.schedule()
     again = pickle.loads(pickle.dumps(schedule))
     np.testing.assert_array_equal(again(np.arange(9)), schedule(np.arange(9)))
