@@ -1,0 +1,187 @@
+"""Discriminative learning rates: groups of parameters by the names they go by."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import optax
+from jax.typing import ArrayLike
+
+from lrjax import _checks, schedules
+from lrjax.transforms.injection import Hyperparam, Transform, hyperparameter, inject
+
+__all__ = ["discriminative", "geometric_learning_rates", "layerwise_decay"]
+
+
+def discriminative(
+    factory: Callable[..., optax.GradientTransformation],
+    learning_rates: Mapping[str, Hyperparam],
+    **hyperparams: Any,
+) -> Transform:
+    """A learning rate for every group of parameters.
+
+    A group is a regular expression, searched for in the parameter's path: its keys joined by
+    "/", as in `"encoder/Dense_0/kernel"`. The first that is found decides, so the special
+    comes before the general. `get_hyperparams` tells the rates as `learning_rate/pattern`.
+
+    Args:
+        factory: a factory of optimizers that takes a `learning_rate`, lrjax's or Optax's.
+        learning_rates: for every pattern a number, an array or a schedule. The number 0 freezes
+            the group: no updates, no state. (A schedule may be 0 for a while, and thaw.)
+        **hyperparams: all other arguments of the factory, the same for every group.
+
+    Returns:
+        A gradient transformation for dicts, Flax parameters and any other pytree.
+
+    Raises:
+        ValueError: for a pattern that is no regular expression, a rate that is not finite; at
+            `init`, for a parameter without a pattern, or a pattern that decides for none.
+        TypeError: for patterns or rates of another kind, or arguments the factory does not take.
+
+    Example:
+        >>> import numpy as np
+        >>> from lrjax import get_hyperparams, sgd
+        >>> optimizer = discriminative(sgd, {"embed": 0, "head": 0.5, ".": 0.25})
+        >>> state = optimizer.init({"embed": np.ones(2), "body": np.ones(2), "head": np.ones(2)})
+        >>> {name: float(value) for name, value in get_hyperparams(state).items()}
+        {'learning_rate/.': 0.25, 'learning_rate/head': 0.5}
+
+    References:
+        Howard & Ruder, Universal Language Model Fine-tuning for Text Classification, 2018,
+        arXiv 1801.06146.
+    """
+    if not isinstance(learning_rates, Mapping):
+        raise TypeError(f"learning_rates must be a dict of patterns, got {learning_rates!r}.")
+    if not learning_rates:
+        raise ValueError(f"learning_rates must hold at least one pattern, got {learning_rates!r}.")
+    groups = {
+        _pattern(pattern): _group(factory, f"learning_rates[{pattern!r}]", rate, hyperparams)
+        for pattern, rate in learning_rates.items()
+    }
+    return optax.partition(groups, functools.partial(_labels, patterns=tuple(groups)))
+
+
+def _pattern(pattern: Any) -> str:
+    if not isinstance(pattern, str):
+        raise TypeError(f"learning_rates must be keyed by patterns, got {pattern!r}.")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"learning_rates must be keyed by regular expressions, got {pattern!r}: {error}."
+        ) from error
+    return pattern
+
+
+def _group(factory: Callable, name: str, rate: Hyperparam, hyperparams: dict[str, Any]) -> Any:
+    transform = inject(factory, learning_rate=hyperparameter(name, rate), **hyperparams)
+    frozen = isinstance(rate, int | float) and rate == 0
+    return optax.set_to_zero() if frozen else transform
+
+
+def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
+    """The first pattern that is found in each parameter's path."""
+    labels = jax.tree_util.tree_map_with_path(
+        lambda path, _: next((p for p in patterns if re.search(p, _name(path))), ""), params
+    )
+    uncovered = [
+        _name(path) for path, label in jax.tree_util.tree_leaves_with_path(labels) if not label
+    ]
+    if uncovered:
+        raise ValueError(
+            f"learning_rates must have a pattern for every parameter, got none for {uncovered}."
+        )
+    unused = [pattern for pattern in patterns if pattern not in jax.tree.leaves(labels)]
+    if unused:
+        paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        raise ValueError(
+            f"learning_rates must have patterns that decide for a parameter, got {unused}, which "
+            f"no path holds or earlier patterns leave nothing to, of {paths}."
+        )
+    return labels
+
+
+def _name(path: tuple) -> str:
+    # Flax's boxes (nnx.Variable, linen.Partitioned) hold a parameter as their `value`; inside
+    # an NNX optimizer the same parameters come without boxes, and must get the same names.
+    boxed = len(path) > 1 and getattr(path[-1], "name", None) == "value"
+    return jax.tree_util.keystr(path[:-1] if boxed else path, simple=True, separator="/")
+
+
+def geometric_learning_rates(
+    low: ArrayLike, high: ArrayLike, num_groups: int
+) -> tuple[ArrayLike, ...]:
+    r"""Learning rates from low to high, each by the same factor above the one before.
+
+    .. math:: \eta_i = \eta_{low} \left(\eta_{high} / \eta_{low}\right)^{i / (n - 1)}
+
+    Args:
+        low: rate of the first group, above 0.
+        high: rate of the last group; of one group alone, its rate.
+        num_groups: how many groups.
+
+    Returns:
+        The rates, for the values of the dict that `discriminative` takes.
+
+    Raises:
+        ValueError: for a rate that is not above 0, or less than one group.
+
+    Example:
+        >>> patterns = ["embed", "body", "head"]
+        >>> dict(zip(patterns, geometric_learning_rates(0.25, 1.0, 3)))
+        {'embed': 0.25, 'body': 0.5, 'head': 1.0}
+
+    References:
+        Howard & Gugger, fastai: A Layered API for Deep Learning, 2020, arXiv 2002.04688.
+    """
+    num_groups = _checks.integer("num_groups", num_groups, minimum=1)
+    low, high = _checks.number("low", low, above=0), _checks.number("high", high, above=0)
+    if num_groups == 1:
+        return (high,)
+    fractions = [i / (num_groups - 1) for i in range(num_groups)]
+    return tuple(low ** (1 - fraction) * high**fraction for fraction in fractions)
+
+
+def layerwise_decay(
+    learning_rate: Hyperparam, patterns: Iterable[str], *, decay: ArrayLike
+) -> dict[str, Hyperparam]:
+    r"""Learning rates that fall from the last layer to the first.
+
+    .. math:: \eta_k = \eta \, d^k
+
+    Args:
+        learning_rate: the rate of the last layer, the first pattern: a number or a schedule.
+        patterns: one for each layer or group of layers, from the last to the first.
+        decay: the factor d from each to the next, e.g. 1 / 2.6 in ULMFiT, 0.65 in BEiT.
+
+    Returns:
+        The dict that `discriminative` takes.
+
+    Raises:
+        ValueError: for a decay that is not above 0, no patterns, or one that comes twice.
+        TypeError: for a rate that is neither a number, an array nor a schedule.
+
+    Example:
+        >>> layerwise_decay(1.0, ["head", "block_1", "block_0", "embed"], decay=0.5)
+        {'head': 1.0, 'block_1': 0.5, 'block_0': 0.25, 'embed': 0.125}
+
+    References:
+        Howard & Ruder, Universal Language Model Fine-tuning for Text Classification, 2018,
+        arXiv 1801.06146.
+        Bao et al., BEiT: BERT Pre-Training of Image Transformers, 2021, arXiv 2106.08254.
+    """
+    hyperparameter("learning_rate", learning_rate)
+    _checks.number("decay", decay, above=0)
+    if isinstance(patterns, str):
+        raise TypeError(f"patterns must be a list of patterns, got {patterns!r}.")
+    patterns = list(patterns)
+    if not patterns or len(set(patterns)) < len(patterns):
+        raise ValueError(f"patterns must be different patterns, at least one, got {patterns!r}.")
+    factors = {pattern: decay**k for k, pattern in enumerate(patterns)}
+    if callable(learning_rate):
+        return {name: schedules.scale(learning_rate, factor) for name, factor in factors.items()}
+    return {name: learning_rate * factor for name, factor in factors.items()}

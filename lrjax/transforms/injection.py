@@ -1,0 +1,193 @@
+"""Any Optax factory, with its hyperparameters in the state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from lrjax import _checks
+from lrjax.schedules import Schedule
+from lrjax.transforms.hyperparams import injected_states
+
+__all__ = ["inject"]
+
+Hyperparam: TypeAlias = ArrayLike | Schedule
+Transform: TypeAlias = optax.GradientTransformationExtraArgs
+
+
+class Injection(NamedTuple):
+    """A factory and its arguments, by what becomes of them."""
+
+    factory: Callable[..., optax.GradientTransformation]
+    schedules: dict[str, Schedule]  # evaluated at every update
+    values: dict[str, ArrayLike]  # of the first update; then the state's count
+    fixed: dict[str, Any]  # handed to the factory as they are
+
+
+def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: Any) -> Transform:
+    """Any Optax factory, with hyperparameters that follow schedules and can be read back.
+
+    A number, an array of floats or a schedule becomes a hyperparameter of the state: read it
+    with `get_hyperparams`. Everything else goes to the factory as it is: flags, types, None,
+    random keys, functions that are no schedules (a mask), and integers where the factory's
+    signature asks for an integer.
+
+    Hyperparameters are float32 whatever the parameters are, so that `b2=0.999` is not rounded
+    to 1 beside bfloat16; the optimizer's own state and its updates keep their types.
+
+    Args:
+        factory: a function that returns a gradient transformation. One of lrjax's, which
+            injects already, is called as it is.
+        **hyperparams: the factory's arguments, by name.
+
+    Returns:
+        A gradient transformation, whose state is Optax's `InjectStatefulHyperparamsState`.
+
+    Raises:
+        TypeError: if the factory is none, or does not take such an argument; for a schedule
+            that `jit` cannot trace.
+        ValueError: for a hyperparameter that is not finite; at `init`, if the factory hides an
+            injected transform inside another.
+
+    Example:
+        >>> import optax
+        >>> from lrjax import get_hyperparams, linear_decay
+        >>> optimizer = inject(optax.adam, learning_rate=linear_decay(1.0, 4), b1=0.9)
+        >>> state = optimizer.init(jnp.zeros(3))
+        >>> for _ in range(2):
+        ...     _, state = optimizer.update(jnp.ones(3), state)
+        >>> {name: round(float(value), 2) for name, value in get_hyperparams(state).items()}
+        {'b1': 0.9, 'learning_rate': 0.75}
+    """
+    signature = inspect.signature(_checks.function("factory", factory))
+    signature.bind(**hyperparams)
+    schedules, values, fixed = {}, {}, {}
+    for name, value in hyperparams.items():
+        if is_schedule(name, value):
+            schedules[name] = value
+        elif _is_hyperparameter(value, signature.parameters.get(name)):
+            values[name] = _checks.number(name, value)
+        else:
+            fixed[name] = value
+    injection = Injection(factory, schedules, values, fixed)
+    built = _sketch(injection)
+    if not (hasattr(built, "init") and hasattr(built, "update")):
+        raise TypeError(f"factory must return a gradient transformation, got {built!r}.")
+    if _injects(built):
+        return factory(**hyperparams)
+    return Transform(partial(_init, injection), partial(_update, injection))
+
+
+def _init(injection: Injection, params: Any) -> optax.InjectStatefulHyperparamsState:
+    hyperparams = _initial(injection)
+    inner_state = _build(injection, hyperparams).init(params)
+    if any(injected_states(inner_state)):
+        raise ValueError(
+            "factory must not wrap an injected transform, whose hyperparameters would stay at "
+            f"their first values, got {injection.factory!r}. Use Optax's own transforms inside."
+        )
+    return optax.InjectStatefulHyperparamsState(
+        count=jnp.zeros((), jnp.int32),
+        hyperparams=hyperparams,
+        # Names without leaves: which hyperparameters are scheduled is known statically.
+        hyperparams_states=dict.fromkeys(injection.schedules, ()),
+        inner_state=inner_state,
+    )
+
+
+def _update(injection: Injection, updates: Any, state: Any, params: Any = None, **extra_args: Any):
+    hyperparams = state.hyperparams | _scheduled(injection, state.count)
+    transform = optax.with_extra_args_support(_build(injection, hyperparams))
+    # Float32 hyperparameters beside bfloat16 parameters are meant, also where promotion is strict.
+    with jax.numpy_dtype_promotion("standard"):
+        new_updates, inner_state = transform.update(
+            updates, state.inner_state, params, **extra_args
+        )
+    return cast_like(new_updates, updates), optax.InjectStatefulHyperparamsState(
+        count=optax.safe_increment(state.count),
+        hyperparams=hyperparams,
+        hyperparams_states=state.hyperparams_states,
+        inner_state=cast_like(inner_state, state.inner_state),
+    )
+
+
+def _build(injection: Injection, hyperparams: dict[str, jax.Array]) -> Any:
+    return injection.factory(**injection.fixed, **hyperparams)
+
+
+def _sketch(injection: Injection) -> Any:
+    """What the factory returns, from shapes alone: nothing runs on a device before `init`."""
+    built: list[Any] = []
+    jax.eval_shape(lambda: built.append(_build(injection, _initial(injection))))
+    return built[0]
+
+
+def _initial(injection: Injection) -> dict[str, jax.Array]:
+    constants = {name: as_hyperparameter(value) for name, value in injection.values.items()}
+    return constants | _scheduled(injection, jnp.zeros((), jnp.int32))
+
+
+def _scheduled(injection: Injection, count: jax.Array) -> dict[str, jax.Array]:
+    return {
+        name: as_hyperparameter(schedule(count)) for name, schedule in injection.schedules.items()
+    }
+
+
+def _injects(transform: Any) -> bool:
+    """Whether this is what `inject` returns."""
+    return isinstance(transform.update, partial) and transform.update.func is _update
+
+
+def hyperparameter(name: str, value: Hyperparam) -> Hyperparam:
+    """A number, an array or a schedule, and nothing else."""
+    if callable(value):
+        if not is_schedule(name, value):
+            raise TypeError(f"{name} must be a number, an array or a schedule, got {value!r}.")
+        return value
+    return _checks.number(name, value)
+
+
+def is_schedule(name: str, value: Any) -> bool:
+    """Whether this is a function that gives a real number for a count, which a mask does not."""
+    if not callable(value) or isinstance(value, type):  # a type is a dtype, not a schedule
+        return False
+    try:
+        shape = jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(f"{name} must be a function that jit can trace, got {value!r}.") from error
+    except Exception:  # whatever a function of something else makes of an integer
+        return False
+    return isinstance(shape, jax.ShapeDtypeStruct) and jnp.issubdtype(shape.dtype, jnp.number)
+
+
+def _is_hyperparameter(value: Any, parameter: inspect.Parameter | None) -> bool:
+    if not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
+        return False
+    dtype = jnp.result_type(value)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return True
+    counted = parameter is not None and (
+        type(parameter.default) is int or parameter.annotation in _INTEGER
+    )
+    return jnp.issubdtype(dtype, jnp.integer) and jnp.ndim(value) == 0 and not counted
+
+
+_INTEGER = (int, int | None, "int", "int | None", "Optional[int]")
+
+
+def as_hyperparameter(value: ArrayLike) -> jax.Array:
+    """A copy in float32 (under x64 float64): a donated state must not take the caller's array."""
+    return jnp.array(value, jnp.result_type(float))
+
+
+def cast_like(tree: Any, like: Any) -> Any:
+    """A tree with the types of another."""
+    return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), tree, like)

@@ -1,0 +1,166 @@
+"""Piecewise annealing: cut the updates when a metric has stopped improving."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from lrjax import _checks
+from lrjax.transforms.injection import Transform, as_hyperparameter, cast_like
+
+__all__ = ["plateau"]
+
+
+class Rule(NamedTuple):
+    """When to cut and by how much, in the terms of one convention."""
+
+    factor: ArrayLike
+    limit: int  # looks without improvement, the last of which cuts
+    cooldown: int  # looks after a cut that do not count
+    sign: float  # 1 where smaller is better, else -1
+    rtol: ArrayLike
+    atol: ArrayLike
+    min_scale: ArrayLike
+    accumulation_size: int  # updates per look
+
+
+class PlateauState(NamedTuple):
+    """What is known of the metric; negated where larger is better."""
+
+    best: jax.Array  # f32[]
+    bad: jax.Array  # i32[], looks since the last improvement
+    cooldown: jax.Array  # i32[], looks left that do not count
+    seen: jax.Array  # i32[], updates since the last look
+    mean: jax.Array  # f32[], of the metric over them
+
+
+def plateau(
+    factor: ArrayLike = 0.1,
+    patience: int = 10,
+    *,
+    mode: str = "min",
+    rtol: ArrayLike = 1e-4,
+    atol: ArrayLike = 0.0,
+    cooldown: int = 0,
+    min_scale: ArrayLike = 0.0,
+    accumulation_size: int = 1,
+    convention: str = "torch",
+) -> Transform:
+    r"""Scale the updates down by a factor whenever a metric has stopped improving.
+
+    Chain it after an optimizer and give every update the metric: `update(grads, state, params,
+    value=loss)`. The metric is looked at once in `accumulation_size` updates, as their mean; a
+    cut holds from that update on. With m the metric and b its best so far, it improves where
+
+    .. math:: m < b - (a + r |b|) \quad\text{(min)}, \qquad m > b + (a + r |b|)
+        \quad\text{(max)}
+
+    Args:
+        factor: by which a cut multiplies the scale, which starts at 1.
+        patience: looks without improvement in a row that are borne. In the convention `"torch"`
+            the next one cuts; in `"keras"` and `"optax"` the last of them does.
+        mode: `"min"` where smaller is better, `"max"` where larger is.
+        rtol: r, relative; PyTorch's `threshold`.
+        atol: a, absolute; Keras's `min_delta` (with `rtol=0`).
+        cooldown: looks after a cut that do not count. In `"keras"` the last of them counts again.
+        min_scale: the smallest scale.
+        accumulation_size: updates per look.
+        convention: `"torch"`, `"keras"` or `"optax"`, whose `patience` and `cooldown` are meant.
+
+    Returns:
+        A gradient transformation; `get_hyperparams` tells the `scale`, `set_hyperparams` resets it.
+
+    Raises:
+        ValueError: for a factor outside (0, 1], a negative or fractional number of looks, a
+            threshold that is negative, an unknown mode or convention; at `update`, TypeError
+            without a `value`.
+
+    Example:
+        >>> from lrjax import get_hyperparams, sgd
+        >>> optimizer = optax.chain(sgd(0.1), plateau(0.5, patience=1))
+        >>> state = optimizer.init(jnp.zeros(3))
+        >>> for loss in [3.0, 2.0, 2.0, 2.0]:
+        ...     _, state = optimizer.update(jnp.ones(3), state, value=loss)
+        >>> float(get_hyperparams(state)["scale"])
+        0.5
+    """
+    _checks.one_of("mode", mode, ("min", "max"))
+    extra_patience, extra_cooldown = _CONVENTIONS[
+        _checks.one_of("convention", convention, tuple(_CONVENTIONS))
+    ]
+    rule = Rule(
+        factor=_checks.number("factor", factor, above=0, at_most=1),
+        limit=max(_checks.integer("patience", patience) + extra_patience, 1),
+        cooldown=max(_checks.integer("cooldown", cooldown) + extra_cooldown, 0),
+        sign=1.0 if mode == "min" else -1.0,
+        rtol=_checks.number("rtol", rtol, at_least=0),
+        atol=_checks.number("atol", atol, at_least=0),
+        min_scale=_checks.number("min_scale", min_scale, at_least=0, at_most=1),
+        accumulation_size=_checks.integer("accumulation_size", accumulation_size, minimum=1),
+    )
+    return Transform(_init, partial(_update, rule))
+
+
+# What to add to patience and cooldown, so that `limit` looks cut and `cooldown` do not count.
+_CONVENTIONS = {"torch": (1, 0), "keras": (0, -1), "optax": (0, 0)}
+
+
+# Optax's own `contrib.reduce_on_plateau` holds scale and best value in the parameters' type, so
+# in bfloat16 small improvements vanish; it knows no "max", for which a relative threshold cannot
+# be negated; below 0 its relative threshold takes a worse value for an improvement; and its
+# factor and thresholds cannot be traced.
+
+
+def _init(params: Any) -> optax.InjectStatefulHyperparamsState:
+    del params
+    zero = jnp.zeros((), jnp.int32)
+    mean = as_hyperparameter(0.0)
+    # The largest float, not infinity, from which a relative threshold cannot be taken.
+    best = as_hyperparameter(jnp.finfo(mean.dtype).max)
+    return optax.InjectStatefulHyperparamsState(
+        count=zero,
+        hyperparams={"scale": as_hyperparameter(1.0)},
+        hyperparams_states={},
+        inner_state=PlateauState(best, zero, zero, zero, mean),
+    )
+
+
+def _update(
+    rule: Rule, updates: Any, state: Any, params: Any = None, *, value: ArrayLike, **_: Any
+):
+    del params
+    scale, inner_state = _observe(rule, state.hyperparams["scale"], state.inner_state, value)
+    with jax.numpy_dtype_promotion("standard"):
+        scaled = jax.tree.map(lambda update: scale * update, updates)
+    return cast_like(scaled, updates), state._replace(
+        count=optax.safe_increment(state.count),
+        hyperparams={"scale": scale},
+        inner_state=inner_state,
+    )
+
+
+def _observe(
+    rule: Rule, scale: jax.Array, state: PlateauState, value: ArrayLike
+) -> tuple[jax.Array, PlateauState]:
+    """Take in a value of the metric and, if it is time, look at their mean."""
+    seen = state.seen + 1
+    value = jnp.asarray(value, state.mean.dtype)
+    mean = state.mean + (rule.sign * value - state.mean) / seen.astype(state.mean.dtype)
+    look = seen == rule.accumulation_size
+
+    improved = mean < state.best - (rule.atol + rule.rtol * jnp.abs(state.best))
+    best = jnp.where(improved, mean, state.best)
+    bad = jnp.where(improved | (state.cooldown > 0), 0, state.bad + 1)
+    cut = bad >= rule.limit
+    reduced = jnp.where(cut, jnp.maximum(scale * rule.factor, rule.min_scale), scale)
+    cooldown = jnp.where(cut, rule.cooldown, jnp.maximum(state.cooldown - 1, 0))
+
+    zero = jnp.zeros_like(seen)
+    looked = PlateauState(best, jnp.where(cut, 0, bad), cooldown, zero, jnp.zeros_like(mean))
+    waiting = state._replace(seen=seen, mean=mean)
+    return jax.tree.map(partial(jnp.where, look), (reduced, looked), (scale, waiting))
