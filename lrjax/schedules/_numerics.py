@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,10 @@ MAX_COUNT = _checks.MAX_COUNT
 
 def namespace(*operands: Any) -> Any:
     """`jax.numpy` beside an array of JAX, else NumPy."""
-    return jnp if any(isinstance(operand, jax.Array) for operand in operands) else np
+    for operand in operands:
+        if isinstance(operand, jax.Array):
+            return jnp
+    return np
 
 
 def is_known(value: Any) -> bool:
@@ -41,9 +44,11 @@ def is_known(value: Any) -> bool:
 
 def as_count(count: Any) -> Array:
     """The count as int32, held to the range from 0 to 2**31-1."""
-    if not isinstance(count, jax.Array):
+    if type(count) is int:
+        return np.int32(min(max(count, 0), MAX_COUNT))
+    if is_known(count):
         count = np.asarray(count)
-    if not jnp.issubdtype(count.dtype, jnp.integer):
+    if count.dtype.kind not in "iu":
         raise TypeError(f"count must be an integer or an array of integers, got {count!r}.")
     if count.dtype != np.int32:
         count = count.clip(0, min(MAX_COUNT, np.iinfo(count.dtype).max)).astype(np.int32)
@@ -59,6 +64,15 @@ def as_float(value: Any) -> Array:
     return np.asarray(value, real)[()] if is_known(value) else jnp.asarray(value, real)
 
 
+def as_jax(value: Array) -> jax.Array:
+    """The value as an array of JAX."""
+    # A compiled identity is the quickest way there, but is compiled for every shape.
+    return _identity(value) if is_known(value) and not np.ndim(value) else jnp.asarray(value)
+
+
+_identity = jax.jit(lambda value: value, inline=True)
+
+
 def closed_form(function: Callable[..., Array]) -> Callable[..., jax.Array]:
     """Make a function of an int32 count, NumPy's or JAX's, one of any count to an array of JAX."""
 
@@ -66,7 +80,7 @@ def closed_form(function: Callable[..., Array]) -> Callable[..., jax.Array]:
     def schedule(count, **parameters):
         # NumPy would warn of the infinities that JAX gives in silence.
         with np.errstate(all="ignore"):
-            return jnp.asarray(as_float(function(as_count(count), **parameters)))
+            return as_jax(as_float(function(as_count(count), **parameters)))
 
     schedule.closed_form = function  # type: ignore[attr-defined]
     return schedule
@@ -158,8 +172,21 @@ def shaped(shape: Shape, start: ArrayLike, end: ArrayLike, done: Array, left: Ar
 
 
 def fractions(count: Array, start: float, end: float) -> tuple[Array, Array]:
-    """How much of the stretch from `start` to `end` is done, and how much is left."""
-    return _fractions(count, [(start, end)])
+    """How much of the stretch from `start` to `end` is done, and how much is left.
+
+    The ends may be real-valued. A count outside of them is held to their whole parts.
+    """
+    first, last, length = math.floor(start), math.floor(end), as_float(end - start)
+    xp = namespace(count)
+    count = xp.minimum(count, np.int32(last))
+    if first:
+        count = xp.maximum(count, np.int32(first)) - np.int32(first)
+    done, left = as_float(count), as_float(np.int32(last - first) - count)
+    if start > first:
+        done = done - as_float(start - first)
+    if end > last:
+        left = left + as_float(end - last)
+    return done / length, left / length
 
 
 def through(
@@ -173,10 +200,12 @@ def through(
     stretches = [k for k in range(len(times) - 1) if times[k + 1] > times[k]]
     if not stretches:
         return constant(count, values[-1])
-    spans = [(times[k], times[k + 1]) for k in stretches]
-    start = _pick(count, spans, [values[k] for k in stretches])
-    end = _pick(count, spans, [values[k + 1] for k in stretches])
-    return shaped(shape, start, end, *_fractions(count, spans))
+    begins = [math.floor(times[k]) + 1 for k in stretches[1:]]
+    parts = zip(*(fractions(count, times[k], times[k + 1]) for k in stretches), strict=True)
+    done, left = (latest(count, begins, part) for part in parts)
+    start = latest(count, begins, [values[k] for k in stretches])
+    end = latest(count, begins, [values[k + 1] for k in stretches])
+    return shaped(shape, start, end, done, left)
 
 
 def constant(count: Array, value: ArrayLike) -> Array:
@@ -184,33 +213,11 @@ def constant(count: Array, value: ArrayLike) -> Array:
     return namespace(count, value).broadcast_to(as_float(value), np.shape(count))
 
 
-def _fractions(count, spans):
-    """The fractions done and left of the span that the count falls into."""
-    first = _pick(count, spans, [np.int32(math.floor(start)) for start, _ in spans])
-    last = _pick(count, spans, [np.int32(math.floor(end)) for _, end in spans])
-    before = _pick(count, spans, [as_float(start % 1) for start, _ in spans])
-    beyond = _pick(count, spans, [as_float(end % 1) for _, end in spans])
-    length = _pick(count, spans, [as_float(end - start) for start, end in spans])
-    done = as_float(count - first) - before
-    left = as_float(last - count) + beyond
-    clip = namespace(count).clip
-    return clip(done / length, 0, 1), clip(left / length, 0, 1)
-
-
-def _pick(count, spans, options):
-    """The option of the first span that ends at or after the count, else the last."""
-    starts = [math.floor(end) + 1 for _, end in spans[:-1]]
-    return latest(count, starts, options)
-
-
 def latest(count: Array, starts: Sequence[int], options: Sequence[Any]) -> Array:
     """The option whose start is the last that the count has reached; the first has none."""
-    if all(option is options[0] for option in options):
-        return options[0]
-    xp = namespace(count, *options)
-    chosen = options[0]
+    chosen, xp = options[0], namespace(count, *options)
     for start, option in zip(starts, options[1:], strict=True):
-        chosen = xp.where(count >= start, option, chosen)
+        chosen = xp.where(count >= np.int32(start), option, chosen)
     return chosen
 
 
@@ -224,16 +231,26 @@ class Cycle(NamedTuple):
     length: Array  # f32
 
 
-def cycle_starts(steps: int, mult: float, num_cycles: int | None) -> np.ndarray:
-    """The real-valued starts of the cycles, and the end of the last, f64[cycles + 1].
+class CycleTable(NamedTuple):
+    """Where cycles begin and end, in float64: one row for each, with whole and remaining parts."""
 
-    Without `num_cycles`: of every cycle that starts before 2**31-1.
-    """
+    first: np.ndarray  # the first count of the cycle, at or after its real-valued start
+    ahead: np.ndarray  # what lies between
+    last: np.ndarray  # the whole part of its real-valued end
+    beyond: np.ndarray  # what is left of it
+    length: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def cycle_table(steps: int, mult: float, num_cycles: int | None) -> CycleTable:
+    """The table of `num_cycles` cycles, or of every one that starts before 2**31-1."""
     starts, length = [0.0], float(steps)
     while len(starts) - 1 != num_cycles and starts[-1] <= MAX_COUNT:
         starts.append(starts[-1] + length)
         length *= mult
-    return np.array(starts)
+    start, end = np.array(starts[:-1]), np.array(starts[1:])
+    first, last = np.ceil(start), np.minimum(np.floor(end), MAX_COUNT)
+    return CycleTable(first, first - start, last, end - last, end - start)
 
 
 def locate(count: Array, steps: int, mult: float, num_cycles: int | None = None) -> Cycle:
@@ -250,15 +267,22 @@ def locate(count: Array, steps: int, mult: float, num_cycles: int | None = None)
             position = count - number * np.int32(steps)
         done, left = as_float(position), as_float(np.int32(steps) - position)
         return Cycle(number, count - position, done, left, as_float(steps))
-    starts = cycle_starts(steps, mult, num_cycles)
-    first, last = np.ceil(starts[:-1]), np.minimum(np.floor(starts[1:]), MAX_COUNT)
-    number = xp.searchsorted(xp.asarray(first.astype(np.int32)), count, side="right") - 1
-    number = number.astype(np.int32)
+    table = cycle_table(steps, mult, num_cycles)
+    number = row(table.first, count)
+    begin = xp.asarray(table.first.astype(np.int32))[number]
+    done = as_float(count - begin)
+    left = as_float(xp.asarray(table.last.astype(np.int32))[number] - count)
+    if table.ahead.any() or table.beyond.any():
+        done = done + xp.asarray(as_float(table.ahead))[number]
+        left = left + xp.asarray(as_float(table.beyond))[number]
+    return Cycle(number, begin, done, left, xp.asarray(as_float(table.length))[number])
 
-    def at(table):
-        return xp.asarray(table)[number]
 
-    begin = at(first.astype(np.int32))
-    done = as_float(count - begin) + at(as_float(first - starts[:-1]))
-    left = as_float(at(last.astype(np.int32)) - count) + at(as_float(starts[1:] - last))
-    return Cycle(number, begin, done, left, at(as_float(np.diff(starts))))
+def row(starts: Sequence[int] | np.ndarray, count: Array) -> Array:
+    """The index of the last of the ascending starts that the count has reached, or -1."""
+    table = np.asarray(starts, np.int32)
+    if is_known(count):
+        return np.searchsorted(table, count, side="right").astype(np.int32) - np.int32(1)
+    # Unrolled, the search is several times faster than as a loop.
+    found = jnp.searchsorted(jnp.asarray(table), count, side="right", method="scan_unrolled")
+    return found.astype(np.int32) - 1

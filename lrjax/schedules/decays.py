@@ -388,9 +388,9 @@ def _piecewise_constant(count, values, boundaries):
 
 def _values_from(count, values, boundaries):
     """One of the values, by how many boundaries the count has reached."""
-    xp = _numerics.namespace(count, *values)
-    passed = xp.searchsorted(xp.asarray(np.array(boundaries, np.int32)), count, side="right")
-    return xp.stack(values)[passed]
+    if len(boundaries) <= 32:
+        return _numerics.constant(count, _numerics.latest(count, boundaries, values))
+    return _numerics.namespace(count, *values).stack(values)[_numerics.row((0, *boundaries), count)]
 
 
 def inverse_sqrt_decay(
