@@ -1,9 +1,11 @@
 """Learning-rate schedules, range tests and hyperparameter sweeps for JAX."""
 
-from lrjax import batches, curves, schedules, sweeps, tasks, transforms
+from lrjax import batches, curves, plotting, schedules, suggestions, sweeps, tasks, transforms
 from lrjax.batches import *
 from lrjax.curves import *
+from lrjax.plotting import *
 from lrjax.schedules import *
+from lrjax.suggestions import *
 from lrjax.sweeps import *
 from lrjax.tasks import *
 from lrjax.transforms import *
@@ -15,4 +17,6 @@ __all__ = [
     *batches.__all__,
     *curves.__all__,
     *sweeps.__all__,
+    *suggestions.__all__,
+    *plotting.__all__,
 ]

@@ -29,7 +29,7 @@ __all__ = ["range_test", "sweep"]
 class Watch(NamedTuple):
     """What tells whether a lane diverges: a few numbers about its losses so far."""
 
-    average: jax.Array  # of the losses, weighted towards the last ten or so
+    average: jax.Array  # the losses' running average
     best: jax.Array  # the smallest such average
     first: jax.Array  # the first loss
     last: jax.Array  # the last loss
@@ -148,25 +148,34 @@ def _accumulated(gradient, state, key, items, fetch, accumulate):
     return (loss, (model_state, metrics)), grads
 
 
+KEEP = 0.9  # of the running average, at every update
+SETTLED = 10  # updates after which the losses' noise is known
+
+
 def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float | None) -> Watch:
     """Note a loss, and whether it means divergence.
 
-    A lane diverges when its loss is not finite, or its average rises above its best average by
-    more than `divergence` times what the loss has dropped so far plus how much it changes from
-    step to step: neither depends on the scale or the sign of the loss.
+    A lane diverges when its loss is not finite, or the mean of its last two losses rises above
+    its best running average by more than `divergence` times what the loss has dropped so far
+    plus how much it changes from step to step: the scale and the sign of the loss play no part.
     """
     loss = loss.astype(watch.average.dtype)
     first = jnp.where(step == 0, loss, watch.first)
-    keep = 0.9
     # The average of a short history, corrected for its start as in Adam.
-    weight = (1 - keep) / (1 - keep ** (step.astype(loss.dtype) + 1))
+    weight = (1 - KEEP) / (1 - KEEP ** (step.astype(loss.dtype) + 1))
     average = watch.average + weight * (loss - watch.average)
     best = jnp.where(step == 0, loss, jnp.minimum(watch.best, average))
     variation = watch.variation + jnp.where(step == 0, 0, jnp.abs(loss - watch.last))
     diverged = watch.diverged | ~jnp.isfinite(loss)
     if divergence is not None:
-        noise = variation / jnp.maximum(step, 1).astype(loss.dtype)
-        diverged |= average - best > divergence * (first - best + noise)
+        # The mean change so far; without the last one, which may be the blow-up itself, once
+        # there are enough others.
+        settled = step >= SETTLED
+        changes = jnp.maximum(jnp.where(settled, step - 1, step), 1).astype(loss.dtype)
+        noise = jnp.where(settled, watch.variation, variation) / changes
+        # Of two losses, because one batch may be an odd one.
+        rise, drop = (watch.last + loss) / 2 - best, first - best
+        diverged |= (step > 0) & (rise > divergence * (drop + noise))
     return Watch(average, best, first, loss, variation, diverged)
 
 
@@ -260,10 +269,10 @@ def sweep(
     """Train many lanes side by side, in one compiled program.
 
     Every lane sees the same batch at the same step. A lane diverges when its loss is not
-    finite, or when its smoothed loss rises above its best by more than `divergence` times what
-    it has dropped so far (and how much it changes from step to step): from there on its curves
-    are NaN and its parameters stay as they are, while the other lanes go on untouched. A
-    second sweep with other values of the same shape compiles nothing.
+    finite, or when its last two losses, averaged, rise above its best smoothed loss by more
+    than `divergence` times what it has dropped so far plus how much it changes from step to
+    step: from there on its curves are NaN and its parameters stay as they are, while the other
+    lanes go on untouched. A second sweep with other values of the same shape compiles nothing.
 
     Args:
         task: what is trained.

@@ -1,0 +1,95 @@
+"""Problems and tools that several test modules share."""
+
+import contextlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lrjax
+
+KEY = jax.random.key(0)
+
+
+def clouds(samples=96, features=5, classes=3, seed=0):
+    """Clouds of points, one per class: inputs f32[samples, features] and labels i32[samples]."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=samples).astype(np.int32)
+    centres = np.random.default_rng(7).normal(size=(classes, features))
+    points = centres[labels] + 0.7 * rng.normal(size=(samples, features))
+    return points.astype(np.float32), labels
+
+
+def cross_entropy(logits, labels):
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)
+    return -picked.mean()
+
+
+def network_init(key, features=5, hidden=8, classes=3):
+    first, second = jax.random.split(key)
+    return {
+        "first": jax.random.normal(first, (features, hidden)) / np.sqrt(features),
+        "second": jax.random.normal(second, (hidden, classes)) / np.sqrt(hidden),
+    }
+
+
+def network_loss(params, batch):
+    points, labels = batch
+    logits = jnp.tanh(points @ params["first"]) @ params["second"]
+    return cross_entropy(logits, labels), {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
+
+
+def network():
+    """A small network on clouds: the task and its data."""
+    return lrjax.task(network_loss, network_init), clouds()
+
+
+def line_init(key):
+    return jax.random.normal(key, (5,))
+
+
+def line_loss(params, batch):
+    points, labels = batch
+    return jnp.mean((points @ params - labels.astype(points.dtype)) ** 2)
+
+
+def make_curves(rate, loss, **fields):
+    """Curves of lanes without evaluations; `loss` is [*axes, steps]."""
+    loss = np.asarray(loss, np.float32)
+    lanes = loss.shape[:-1]
+    names = ["weight_decay", "seed"][-len(lanes) :] if lanes else []
+    bad = ~np.isfinite(loss)
+    given = {
+        "axes": {name: np.arange(size) for name, size in zip(names, lanes, strict=True)},
+        "learning_rate": np.asarray(rate, np.float32),
+        "loss": loss,
+        "eval_steps": np.zeros(0, np.int32),
+        "eval_loss": np.zeros((*lanes, 0), np.float32),
+        "diverged_at": np.where(bad.any(-1), bad.argmax(-1), loss.shape[-1]).astype(np.int32),
+    }
+    return lrjax.Curves(**given | fields)
+
+
+@contextlib.contextmanager
+def compilations():
+    """Counts how often XLA compiles: a list that grows by one entry each time."""
+    seen = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(kwargs.get("fun_name", event))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def python(code):
+    """Run code in a fresh interpreter and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

@@ -1,0 +1,363 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import (
+    KEY,
+    clouds,
+    compilations,
+    line_init,
+    line_loss,
+    network,
+    network_init,
+    network_loss,
+)
+
+import lrjax
+
+TASK, DATA = network()
+BATCHES = lrjax.array_batches(DATA, 16)
+HELD_OUT = lrjax.array_batches(clouds(40, seed=1), 16)
+GRID = {"weight_decay": [0.0, 1e-3, 0.1], "momentum": [0.0, 0.9]}
+
+
+def plain_sgd(learning_rate, momentum, weight_decay):
+    """SGD of Optax alone, at one learning rate."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+
+
+def plain_loop(loss_fn, params, rates, momentum, weight_decay):
+    """The losses of one lane, in a loop that knows nothing of lrjax but its batches."""
+    optimizer = optax.inject_hyperparams(plain_sgd)(0.0, momentum, weight_decay)
+    opt_state = optimizer.init(params)
+
+    @jax.jit
+    def update(params, opt_state, rate, step):
+        loss, grads = jax.value_and_grad(loss_fn)(params, BATCHES(step))
+        opt_state.hyperparams["learning_rate"] = rate
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    losses = []
+    for step, rate in enumerate(rates):
+        params, opt_state, loss = update(params, opt_state, jnp.float32(rate), step)
+        losses.append(float(loss))
+    return np.array(losses)
+
+
+def test_every_lane_of_a_grid_equals_a_plain_loop():
+    # Linear, so that its way into divergence is not chaotic and can be compared to its end.
+    task = lrjax.task(line_loss, line_init)
+    steps, start, end = 60, 1e-3, 10.0
+    curves = lrjax.range_test(task, BATCHES, lanes=GRID, seeds=2, start=start, end=end, steps=steps)
+    rates = start * (end / start) ** (np.arange(steps) / (steps - 1))
+    np.testing.assert_allclose(curves.learning_rate, rates, rtol=2e-6)
+    assert curves.loss.shape == (3, 2, 2, steps)
+    assert curves.diverged.all()
+    for (i, decay), (j, momentum), seed in itertools.product(
+        enumerate(GRID["weight_decay"]), enumerate(GRID["momentum"]), range(2)
+    ):
+        lane, until = curves.loss[i, j, seed], curves.diverged_at[i, j, seed]
+        params = line_init(jax.random.key(seed))
+        expected = plain_loop(line_loss, params, curves.learning_rate, momentum, decay)
+        np.testing.assert_allclose(lane[:until], expected[:until], rtol=1e-5)
+        assert np.isnan(lane[until:]).all()
+        assert expected[until] > 4 * expected[:until].min()
+
+
+def test_constant_lanes_equal_a_plain_loop():
+    lanes = [
+        {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 1e-3},
+        {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.0},
+    ]
+    curves = lrjax.sweep(TASK, BATCHES, lrjax.sgd, steps=20, lanes=lanes, seeds=[3, 5])
+    assert list(curves.axes) == ["lane", "seed"]
+    for (k, lane), (s, seed) in itertools.product(enumerate(lanes), enumerate([3, 5])):
+        expected = plain_loop(
+            lambda params, batch: network_loss(params, batch)[0],
+            network_init(jax.random.key(seed)),
+            [lane["learning_rate"]] * 20,
+            lane["momentum"],
+            lane["weight_decay"],
+        )
+        np.testing.assert_allclose(curves.loss[k, s], expected, rtol=1e-5)
+        np.testing.assert_array_equal(curves.lanes["momentum"][k], np.float32(lane["momentum"]))
+    np.testing.assert_array_equal(curves.learning_rate[:, 0, 0], np.float32([0.3, 0.1]))
+    np.testing.assert_array_equal(curves.momentum[:, 1, 7], np.float32([0.9, 0.5]))
+
+
+def test_a_diverged_lane_does_not_touch_its_neighbours():
+    def sweep(middle):
+        def ramped(learning_rate, growth):
+            return lrjax.sgd(lrjax.exponential_decay(learning_rate, growth))
+
+        lanes = [{"learning_rate": 0.1, "growth": growth} for growth in (1.0, middle, 0.9)]
+        return lrjax.sweep(
+            TASK, BATCHES, ramped, steps=40, lanes=lanes, eval_batches=HELD_OUT, eval_every=10
+        )
+
+    curves, quiet = sweep(2.0), sweep(1.0)
+    at = curves.diverged_at[1, 0]
+    assert 0 < at < 40
+    assert np.isfinite(curves.loss[1, 0, :at]).all()
+    assert np.isnan(curves.loss[1, 0, at:]).all()
+    assert np.isnan(curves.metrics["accuracy"][1, 0, at:]).all()
+    assert np.isnan(curves.eval_loss[1, 0, curves.eval_steps > at]).all()
+    for k in (0, 2):
+        np.testing.assert_array_equal(curves.loss[k], quiet.loss[k])
+        np.testing.assert_array_equal(curves.eval_loss[k], quiet.eval_loss[k])
+        assert curves.diverged_at[k, 0] == 40
+
+
+def test_other_values_of_the_same_shape_compile_nothing():
+    def run(decays, start):
+        return lrjax.range_test(
+            TASK, BATCHES, lanes={"weight_decay": decays}, seeds=2, start=start, steps=30,
+            momentum=(0.95, 0.85), eval_batches=HELD_OUT,
+        )  # fmt: skip
+
+    first = run([0.0, 1e-4], 1e-5)
+    with compilations() as compiled:
+        second = run([1e-3, 1e-2], 1e-4)
+    assert compiled == []
+    assert not np.array_equal(first.loss, second.loss)
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 7, 50])
+def test_chunks_change_nothing(chunk_steps):
+    run = functools.partial(
+        lrjax.range_test, TASK, BATCHES, steps=23, seeds=3, eval_batches=HELD_OUT, eval_every=5
+    )
+    whole, chunked = run(), run(chunk_steps=chunk_steps)
+    np.testing.assert_array_equal(chunked.eval_steps, [5, 10, 15, 20, 23])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), whole, chunked)
+
+
+@pytest.mark.parametrize(
+    ("steps", "eval_every", "expected"),
+    [(7, 3, [3, 6, 7]), (6, 3, [3, 6]), (2, 5, [2]), (50, None, range(2, 51, 2))],
+)
+def test_evaluation_counts_updates_and_takes_every_sample(steps, eval_every, expected):
+    rate, params = 0.2, {}
+    curves = lrjax.sweep(
+        TASK, BATCHES, lrjax.sgd, steps=steps, lanes={"learning_rate": [rate]},
+        eval_batches=HELD_OUT, eval_every=eval_every,
+    )  # fmt: skip
+    np.testing.assert_array_equal(curves.eval_steps, expected)
+    params = network_init(KEY)
+    grad = jax.jit(jax.grad(lambda params, batch: network_loss(params, batch)[0]))
+    for step in range(steps):
+        grads = grad(params, BATCHES(step))
+        params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
+    loss, metrics = network_loss(params, HELD_OUT.data)
+    np.testing.assert_allclose(curves.eval_loss[0, 0, -1], loss, rtol=1e-5)
+    np.testing.assert_allclose(
+        curves.eval_metrics["accuracy"][0, 0, -1], metrics["accuracy"], rtol=1e-6
+    )
+
+
+def test_an_iterable_gives_what_its_batches_give():
+    stream = [jax.tree.map(np.asarray, BATCHES(step)) for step in range(12)]
+    held_out = [
+        jax.tree.map(lambda a, s=s: a[s], HELD_OUT.data) for s in (slice(16), slice(16, 40))
+    ]
+    run = functools.partial(lrjax.range_test, TASK, steps=12, seeds=2, chunk_steps=5)
+    arrays = run(BATCHES, eval_batches=HELD_OUT)
+    listed = run(stream, eval_batches=held_out)
+    generated = run((batch for batch in itertools.cycle(stream)), eval_batches=iter(held_out))
+    for curves in (listed, generated):
+        np.testing.assert_allclose(curves.loss, arrays.loss, rtol=1e-5)
+        np.testing.assert_allclose(curves.eval_loss, arrays.eval_loss, rtol=1e-5)
+
+
+def test_accumulated_batches_make_one_update_of_a_large_one():
+    small = lrjax.array_batches(DATA, 8, shuffle=False)
+    large = lrjax.array_batches(DATA, 32, shuffle=False)
+    run = functools.partial(lrjax.range_test, TASK, steps=9)
+    accumulated = run(small, accumulate=4)
+    np.testing.assert_allclose(accumulated.loss, run(large).loss, rtol=1e-5)
+
+
+def test_initial_starts_every_lane_there_and_is_not_modified():
+    params = network_init(jax.random.key(9))
+    before = jax.tree.map(np.array, params)
+    curves = lrjax.range_test(TASK, BATCHES, steps=5, seeds=3, initial=(params, {}))
+    loss, _ = network_loss(params, BATCHES(0))
+    np.testing.assert_allclose(curves.loss[:, 0], np.full(3, loss), rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+    jax.tree.map(np.testing.assert_array_equal, BATCHES.data, DATA)
+
+
+@jax.numpy_dtype_promotion("standard")  # as Optax's Adam needs
+def test_initial_keeps_moments_and_starts_schedules_anew():
+    optimizer = lrjax.adamw(lrjax.linear_decay(0.1, 50), b1=0.9)
+    params = network_init(KEY)
+    opt_state = optimizer.init(params)
+    for step in range(10):
+        grads = jax.grad(lambda p, b: network_loss(p, b)[0])(params, BATCHES(step))
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    before = jax.tree.map(np.array, opt_state)
+
+    run = functools.partial(
+        lrjax.range_test, TASK, BATCHES, lrjax.adamw, start=1e-3, end=1e-2, steps=4
+    )
+    warm = run(initial=(params, {}, opt_state))
+    cold = run(initial=(params, {}))
+    np.testing.assert_allclose(warm.learning_rate[[0, -1]], [1e-3, 1e-2], rtol=1e-6)
+    np.testing.assert_array_equal(warm.loss[:, 0], cold.loss[:, 0])
+    assert abs(warm.loss[0, 1] - cold.loss[0, 1]) > 1e-6
+    jax.tree.map(np.testing.assert_array_equal, opt_state, before)
+
+    # The second loss is that of one more update of the same optimizer at the ramp's start.
+    grads = jax.grad(lambda p, b: network_loss(p, b)[0])(params, BATCHES(0))
+    moments = opt_state.inner_state
+    updates, _ = optax.adamw(1e-3).update(grads, moments, params)
+    expected, _ = network_loss(optax.apply_updates(params, updates), BATCHES(1))
+    np.testing.assert_allclose(warm.loss[0, 1], expected, rtol=1e-5)
+
+
+def shifted(offset, scale=1.0):
+    def loss_fn(params, batch):
+        return network_loss(params, batch)[0] * scale + offset
+
+    return lrjax.task(loss_fn, network_init)
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(-10, 1), (0, 1e3), (-1e3, 1e3)])
+def test_divergence_does_not_depend_on_scale_or_sign(offset, scale):
+    # With the loss scaled, its gradient is too: so the rate is scaled down.
+    run = functools.partial(lrjax.range_test, batches=BATCHES, seeds=4, steps=60)
+    plain = run(TASK, start=1e-3, end=1e3)
+    other = run(shifted(offset, scale), start=1e-3 / scale, end=1e3 / scale)
+    assert plain.diverged.any()
+    assert np.abs(plain.diverged_at - other.diverged_at).max() <= 1
+
+
+def test_without_divergence_only_infinite_losses_end_a_lane():
+    run = functools.partial(lrjax.range_test, TASK, BATCHES, start=1e-3, end=1e3, steps=60)
+    assert run().diverged.all()
+    free = run(divergence=None)
+    assert not free.diverged.any()
+    assert free.loss.max() > 2 * free.loss[0, 0]
+
+
+def test_nan_losses_are_data():
+    def loss_fn(params, batch):
+        return jnp.where(params > 0.35, jnp.nan, -params) + 0.0 * batch.sum()
+
+    task = lrjax.task(loss_fn, jnp.zeros(()))
+    batches = lrjax.array_batches(np.zeros(8, np.float32), 4)
+    lanes = {"learning_rate": [0.01, 0.1]}
+    curves = lrjax.sweep(task, batches, lrjax.sgd, steps=10, lanes=lanes)
+    np.testing.assert_array_equal(curves.diverged_at[:, 0], [10, 4])
+    np.testing.assert_allclose(curves.loss[1, 0, :4], [0, -0.1, -0.2, -0.3], atol=1e-6)
+
+
+def test_a_flat_noisy_loss_does_not_diverge():
+    noise = np.random.default_rng(0).laplace(size=4096).astype(np.float32)
+    task = lrjax.task(lambda params, batch: batch.mean() + 0.0 * params, jnp.zeros(()))
+    curves = lrjax.range_test(task, lrjax.array_batches(noise, 4), steps=1000)
+    assert not curves.diverged.any()
+
+
+def test_learning_rate_is_unknown_where_the_optimizer_does_not_tell():
+    optimizer = functools.partial(optax.sgd, 0.1)
+    curves = lrjax.sweep(TASK, BATCHES, lambda: optimizer(), steps=3)
+    assert np.isnan(curves.learning_rate).all()
+    assert curves.momentum is None
+    ramp = lrjax.range_test(TASK, BATCHES, lambda learning_rate: optax.sgd(learning_rate), steps=3)
+    np.testing.assert_allclose(ramp.learning_rate, [1e-6, 10**-2.5, 10], rtol=1e-5)
+
+
+@jax.numpy_dtype_promotion("standard")  # as Optax's Adam needs
+def test_a_falling_momentum_is_told_and_used():
+    run = functools.partial(lrjax.range_test, TASK, BATCHES, start=1e-2, end=1.0, steps=11)
+    falling = run(momentum=(0.95, 0.85))
+    np.testing.assert_allclose(falling.momentum, np.linspace(0.95, 0.85, 11), rtol=1e-6)
+    adam = run(lrjax.adamw, momentum=(0.95, 0.85))
+    np.testing.assert_allclose(adam.momentum, falling.momentum)
+    assert not np.array_equal(falling.loss, run().loss)
+    linear = run(ramp="linear")
+    np.testing.assert_allclose(linear.learning_rate, np.linspace(1e-2, 1.0, 11), rtol=1e-6)
+
+
+def test_progress_is_quiet_in_a_pipe(capfd):
+    lrjax.range_test(TASK, BATCHES, steps=5, progress=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def bad_loss(value):
+    return lrjax.task(lambda params, batch: value(params, batch), network_init)
+
+
+def changing():
+    yield from [BATCHES(0), BATCHES(1), jax.tree.map(lambda a: a[:4], BATCHES(2))]
+
+
+BAD_CALLS = [
+    (ValueError, "steps", {"steps": 0}),
+    (ValueError, "steps", {"steps": -1}),
+    (TypeError, "steps", {"steps": 10.5}),
+    (TypeError, "steps", {"steps": True}),
+    (ValueError, "start", {"start": 1.0, "end": 1.0}),
+    (ValueError, "start", {"start": 2.0, "end": 1.0}),
+    (ValueError, "start", {"start": 0.0}),
+    (ValueError, "start", {"start": np.nan}),
+    (ValueError, "end", {"end": np.inf}),
+    (ValueError, "ramp", {"ramp": "cubic"}),
+    (ValueError, "momentum", {"momentum": (0.9, np.nan)}),
+    (ValueError, "lanes", {"lanes": {}}),
+    (ValueError, "lanes", {"lanes": []}),
+    (ValueError, "lanes", {"lanes": [{}]}),
+    (ValueError, "weight_decay", {"lanes": {"weight_decay": []}}),
+    (ValueError, "weight_decay", {"lanes": {"weight_decay": [0.0, np.nan]}}),
+    (ValueError, "weight_decay", {"lanes": {"weight_decay": [np.inf]}}),
+    (ValueError, "weight_decay", {"lanes": {"weight_decay": 0.1}}),
+    (TypeError, "weight_decay", {"lanes": {"weight_decay": ["0.1"]}}),
+    (TypeError, "weight_decay", {"lanes": {"weight_decay": [True]}}),
+    (ValueError, "weight", {"lanes": {"weight": [0.1]}}),
+    (ValueError, "learning_rate", {"lanes": {"learning_rate": [0.1]}}),
+    (ValueError, "seed", {"lanes": {"seed": [0]}}),
+    (ValueError, "lanes", {"lanes": [{"momentum": 0.9}, {"weight_decay": 0.1}]}),
+    (TypeError, "lanes", {"lanes": 3}),
+    (ValueError, "seeds", {"seeds": 0}),
+    (ValueError, "seeds", {"seeds": []}),
+    (TypeError, "seeds", {"seeds": 1.5}),
+    (ValueError, "divergence", {"divergence": 0.0}),
+    (ValueError, "accumulate", {"accumulate": 0}),
+    (ValueError, "chunk_steps", {"chunk_steps": 0}),
+    (ValueError, "eval_every", {"eval_every": 0, "eval_batches": HELD_OUT}),
+    (ValueError, "eval_batches", {"eval_batches": []}),
+    (TypeError, "eval_batches", {"eval_batches": {"x": 1}}),
+    (TypeError, "task", {"task": network_loss}),
+    (TypeError, "optimizer", {"optimizer": 0.1}),
+    (TypeError, "batches", {"batches": 3}),
+    (ValueError, "batches", {"batches": [BATCHES(0)] * 3}),
+    (ValueError, "batches", {"batches": itertools.repeat(BATCHES(0), 3)}),
+    (ValueError, "batches", {"batches": iter([])}),
+    (ValueError, "batches", {"batches": changing()}),
+    (TypeError, "initial", {"initial": network_init(KEY)}),
+    (ValueError, "loss", {"task": bad_loss(lambda params, batch: jnp.zeros(3))}),
+    (ValueError, "loss", {"task": bad_loss(lambda params, batch: batch[1][0])}),
+    (ValueError, "metrics", {"task": bad_loss(lambda p, batch: (jnp.zeros(()), {"m": batch[1]}))}),
+]
+
+
+@pytest.mark.parametrize(("error", "name", "change"), BAD_CALLS)
+def test_bad_input_names_the_argument(error, name, change):
+    good = {"task": TASK, "batches": BATCHES, "steps": 5}
+    with pytest.raises(error, match=name):
+        lrjax.range_test(**good | change)
+
+
+def test_bad_input_is_refused_before_training():
+    consumed = itertools.count()
+    batches = (BATCHES(next(consumed)) for _ in itertools.repeat(None))
+    with pytest.raises(ValueError, match="loss"):
+        lrjax.range_test(bad_loss(lambda params, batch: jnp.zeros(3)), batches, steps=5)
+    assert next(consumed) == 1
