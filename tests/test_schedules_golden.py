@@ -2,10 +2,15 @@
 
 import json
 import pathlib
+import re
+import textwrap
 
 import numpy as np
 import pytest
 from golden.spellings import AGREEING, EXCLUDED, GROUPS, MOMENTA, SPELLINGS
+
+import lrjax.schedules as ls
+from lrjax._checks import MAX_COUNT
 
 GOLDEN = json.loads(
     pathlib.Path(__file__).with_name("golden").joinpath("schedules.json").read_text()
@@ -52,3 +57,43 @@ def test_golden(name, key, schedule):
 def test_golden_groups(name):
     for schedule, values in zip(GROUPS[name], ENTRIES[name]["group_values"], strict=True):
         assert agrees(schedule, ENTRIES[name], np.asarray(values)).all()
+
+
+DEFAULTS = {"base_momentum": 0.8, "max_momentum": 0.9, "cycle_momentum": True}
+
+
+def documented_rows():
+    """What the docstring's table says: peer, its call, last count that agrees, what, our call."""
+    for section in re.split(r"\n\n(?=\w+\n    \w)", ls.__doc__)[1:]:
+        peer, body = section.split("\n", 1)
+        for row in re.split(r"\n(?=\w)", textwrap.dedent(body).strip()):
+            call, *ours = re.split(r"\n    (momentum )?= ", row)
+            call, _, last = call.partition(" up to step ")
+            for key, spelling in zip(ours[::2], ours[1::2], strict=True):
+                yield peer, call, int(last or MAX_COUNT), key or "values", spelling
+
+
+@pytest.mark.parametrize(("peer", "call", "last", "key", "ours"), list(documented_rows()))
+def test_what_others_call_it(peer, call, last, key, ours):
+    peer = {"PyTorch": "torch"}.get(peer, peer.lower())
+    name, arguments = call.split("(")[0], eval(re.sub(r"^\w+", "dict", call))
+    [entry] = [
+        entry
+        for entry in ENTRIES.values()
+        if (entry["peer"], entry["schedule"].removesuffix(".lr")) == (peer, name)
+        and {k: v for k, v in entry["kwargs"].items() if DEFAULTS.get(k) != v} == arguments
+    ]
+    agreement = agrees(eval(f"({ours})", vars(ls)), entry, np.asarray(entry[key.strip()]))
+    assert agreement[counts_of(entry) <= last].all()
+
+
+def test_the_table_knows_every_peer():
+    assert {row[0] for row in documented_rows()} == {
+        "PyTorch",
+        "Keras",
+        "timm",
+        "transformers",
+        "fastai",
+        "Optax",
+    }
+    assert len(list(documented_rows())) > 40
