@@ -106,10 +106,11 @@ def _init(injection: Injection, params: Any) -> optax.InjectStatefulHyperparamsS
 def _update(injection: Injection, updates: Any, state: Any, params: Any = None, **extra_args: Any):
     hyperparams = state.hyperparams | _scheduled(injection, state.count)
     transform = optax.with_extra_args_support(_build(injection, hyperparams))
-    # Float32 hyperparameters beside bfloat16 parameters are meant, also where promotion is strict.
+    # Computed in the hyperparameters' type and stored in its own: Optax is not made for float32
+    # hyperparameters beside bfloat16. It also mixes its counters with floats.
     with jax.numpy_dtype_promotion("standard"):
         new_updates, inner_state = transform.update(
-            updates, state.inner_state, params, **extra_args
+            *_widen((updates, state.inner_state, params)), **extra_args
         )
     return cast_like(new_updates, updates), optax.InjectStatefulHyperparamsState(
         count=optax.safe_increment(state.count),
@@ -139,6 +140,17 @@ def _scheduled(injection: Injection, count: jax.Array) -> dict[str, jax.Array]:
     return {
         name: as_hyperparameter(schedule(count)) for name, schedule in injection.schedules.items()
     }
+
+
+def _widen(tree: Any) -> Any:
+    """The same tree with no float narrower than a hyperparameter."""
+
+    def widen(array):
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
+            return array
+        return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.result_type(float)))
+
+    return jax.tree.map(widen, tree)
 
 
 def _injects(transform: Any) -> bool:
