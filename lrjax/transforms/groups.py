@@ -85,24 +85,21 @@ def _group(factory: Callable, name: str, rate: Hyperparam, hyperparams: dict[str
 
 def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
     """The first pattern that is found in each parameter's path."""
-    labels = jax.tree_util.tree_map_with_path(
-        lambda path, _: next((p for p in patterns if re.search(p, _name(path))), ""), params
-    )
-    uncovered = [
-        _name(path) for path, label in jax.tree_util.tree_leaves_with_path(labels) if not label
-    ]
+    paths, structure = jax.tree_util.tree_flatten_with_path(params)
+    names = [_name(path) for path, _ in paths]
+    labels = [next((p for p in patterns if re.search(p, name)), None) for name in names]
+    uncovered = [name for name, label in zip(names, labels, strict=True) if label is None]
     if uncovered:
         raise ValueError(
             f"learning_rates must have a pattern for every parameter, got none for {uncovered}."
         )
-    unused = [pattern for pattern in patterns if pattern not in jax.tree.leaves(labels)]
-    if unused:
-        paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    unused = [pattern for pattern in patterns if pattern not in labels]
+    if names and unused:  # optax.tree.map_params comes with a placeholder for the parameters
         raise ValueError(
             f"learning_rates must have patterns that decide for a parameter, got {unused}, which "
-            f"no path holds or earlier patterns leave nothing to, of {paths}."
+            f"no path holds or earlier patterns leave nothing to, of {names}."
         )
-    return labels
+    return jax.tree.unflatten(structure, labels)
 
 
 def _name(path: tuple) -> str:
