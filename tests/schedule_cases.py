@@ -132,6 +132,12 @@ def cycle_at(t, steps, mult, num_cycles=None):
     return index, start, length
 
 
+def cycle_number(index, steps, mult):
+    """Index, real-valued start and length of a cycle."""
+    lengths = [steps * Fraction(mult) ** k for k in range(index + 1)]
+    return index, sum(lengths[:-1]), lengths[-1]
+
+
 def restarts(
     t,
     peak_value,
@@ -380,14 +386,8 @@ CASES = {
                 "num_cycles": limit,
             },
             restarts,
-            tuple(
-                math.ceil(cycle_at(MAX_COUNT, 7, mult, index + 1)[1])
-                for index in (1, 2, 3, 5, 8, 13, 21)
-                if cycle_at(MAX_COUNT, 7, mult, index + 1)[1] < MAX_COUNT
-            ),
-            None
-            if limit is None
-            else math.ceil(sum(7 * Fraction(mult) ** k for k in range(limit))),
+            tuple(math.ceil(cycle_number(k, 7, mult)[1]) for k in (1, 2, 3, 5, 8, 13, 21)),
+            None if limit is None else math.ceil(cycle_number(limit, 7, mult)[1]),
         )
         for mult in (1, 1.5, 2, 3, 10, 1.03125)
         for warmup in (0, 3)
@@ -564,6 +564,7 @@ CASES = {
             Fraction(1, 3),
             Fraction(10**7),
             Fraction(1, 999),
+            Fraction(1_000_003, 40),
         )
     },
     "per_epoch": Case(
@@ -581,7 +582,13 @@ CASES = {
             {"peak_value": 0.1, "decay": 0.9},
             {"cycle_steps": 7, "cycle_mult": mult},
             repeated_reference,
-            (7, 14, 21, 49, 7 * 1023, 7 * (2**20 - 1)),
+            tuple(
+                math.ceil(start + step * length / 7)
+                for index in (0, 1, 2, 3, 7, 11, 13, 15)
+                for _, start, length in [cycle_number(index, 7, mult)]
+                for step in (0, 1, 3, 6)
+                if start + length < 2**24 or isinstance(mult, int)
+            ),
         )
         for mult in (1, 1.5, 2, 3)
     },

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from schedule_cases import CASES, MAX_COUNT
 
@@ -206,3 +207,37 @@ def test_it_prints_its_parameters(case):
 def test_equal_parameters_give_equal_jaxprs(case):
     jaxpr = [str(jax.make_jaxpr(case.schedule())(jnp.int32(0))) for _ in range(2)]
     assert jaxpr[0] == jaxpr[1]
+
+
+def test_a_stretch_by_any_factor_is_within_one_step():
+    """A factor that is no short fraction: the fraction must not overflow, and stay near it."""
+    schedule = ls.stretch(ls.linear_ramp(0.0, 20_000.0, 20_001), 123_456.789)
+    counts = np.arange(0, MAX_COUNT, 1_234_567, dtype=np.int32)
+    exact = np.floor(counts / 123_456.789)
+    assert (np.abs(jax.jit(schedule)(counts) - exact) <= 1).all()
+
+
+@every_schedule
+def test_it_serves_where_optax_takes_a_schedule(case):
+    schedule = case.schedule()
+    optimizer = optax.chain(optax.scale_by_schedule(schedule), optax.sgd(schedule))
+    updates, _ = optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))
+    np.testing.assert_allclose(updates, -(case.expected(0) ** 2), rtol=1e-5)
+    joined = optax.join_schedules([schedule, schedule], [5])
+    np.testing.assert_allclose(joined(jnp.int32(7)), case.expected(2), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [3, np.arange(3), jnp.arange(6).reshape(2, 3)])
+@jax.numpy_dtype_promotion("standard")  # Optax's own schedules need it
+def test_a_schedule_of_optax_in_ours(count):
+    constant, cosine = optax.constant_schedule(0.1), optax.cosine_decay_schedule(0.1, 5)
+    combined = [
+        (ls.scale(constant, 2.0), np.full(np.shape(count), 0.2)),
+        (ls.product(constant, cosine), 0.1 * cosine(count)),
+        (ls.with_warmup(cosine, 0), cosine(count)),
+        (ls.join([constant, cosine], [0]), cosine(count)),
+        (ls.stretch(cosine, 2), cosine(count // 2)),
+    ]
+    for schedule, value in combined:
+        assert schedule(count).shape == np.shape(count)
+        np.testing.assert_allclose(schedule(count), value, rtol=1e-6)

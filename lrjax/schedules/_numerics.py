@@ -90,14 +90,15 @@ def evaluate(schedule: Callable[..., Any], count: Array) -> Array:
     """A schedule inside of another: one of ours stays on the host where it can."""
     if isinstance(schedule, partial) and hasattr(schedule.func, "closed_form"):
         return as_float(schedule.func.closed_form(count, **schedule.keywords))
-    return as_float(schedule(jnp.asarray(count)))
+    return constant(count, schedule(jnp.asarray(count)))
 
 
-def divide(count: Array, steps: int) -> tuple[Array, Array]:
+def divide(count: Array, steps: Array) -> tuple[Array, Array]:
     """How many times the steps fit into the count, and the count's remainder."""
+    steps = np.int32(steps) if isinstance(steps, int) else steps
     # Neither is negative, so that truncation is as good as floor, and one operation.
-    whole = count // steps if is_known(count) else jax.lax.div(count, np.int32(steps))
-    return whole, count - whole * np.int32(steps)
+    whole = count // steps if is_known(count) else jax.lax.div(count, steps)
+    return whole, count - whole * steps
 
 
 def power(base: ArrayLike, exponent: Array) -> Array:
@@ -210,7 +211,8 @@ def through(
 
 def constant(count: Array, value: ArrayLike) -> Array:
     """The value, in the count's shape."""
-    return namespace(count, value).broadcast_to(as_float(value), np.shape(count))
+    shape = np.broadcast_shapes(np.shape(count), np.shape(value))
+    return namespace(count, value).broadcast_to(as_float(value), shape)
 
 
 def latest(count: Array, starts: Sequence[int], options: Sequence[Any]) -> Array:
@@ -229,6 +231,7 @@ class Cycle(NamedTuple):
     done: Array  # f32: steps since the cycle's real-valued start
     left: Array  # f32: steps to its real-valued end
     length: Array  # f32
+    growth: Array  # how many times as long as the first; i32 where that is whole
 
 
 class CycleTable(NamedTuple):
@@ -266,16 +269,20 @@ def locate(count: Array, steps: int, mult: float, num_cycles: int | None = None)
             number = xp.minimum(number, np.int32(num_cycles - 1))
             position = count - number * np.int32(steps)
         done, left = as_float(position), as_float(np.int32(steps) - position)
-        return Cycle(number, count - position, done, left, as_float(steps))
+        return Cycle(number, count - position, done, left, as_float(steps), np.int32(1))
     table = cycle_table(steps, mult, num_cycles)
     number = row(table.first, count)
-    begin = xp.asarray(table.first.astype(np.int32))[number]
-    done = as_float(count - begin)
-    left = as_float(xp.asarray(table.last.astype(np.int32))[number] - count)
+
+    def at(column, convert):
+        return xp.asarray(convert(column))[number]
+
+    first, last, growth = at(table.first, np.int32), at(table.last, np.int32), table.length / steps
+    done, left = as_float(count - first), as_float(last - count)
     if table.ahead.any() or table.beyond.any():
-        done = done + xp.asarray(as_float(table.ahead))[number]
-        left = left + xp.asarray(as_float(table.beyond))[number]
-    return Cycle(number, begin, done, left, xp.asarray(as_float(table.length))[number])
+        done, left = done + at(table.ahead, as_float), left + at(table.beyond, as_float)
+    whole = float(mult).is_integer()
+    growth = at(growth, np.int32 if whole else as_float)
+    return Cycle(number, first, done, left, at(table.length, as_float), growth)
 
 
 def row(starts: Sequence[int] | np.ndarray, count: Array) -> Array:

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from lrjax import _checks
 from lrjax.schedules import _numerics
-from lrjax.schedules._numerics import Schedule
+from lrjax.schedules._numerics import MAX_COUNT, Schedule
 from lrjax.schedules.decays import check_boundaries
 
 __all__ = [
@@ -63,7 +63,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
 @_numerics.closed_form
 def _join(count, schedules, boundaries):
-    starts, ends = (0, *boundaries), (*boundaries, _checks.MAX_COUNT)
+    starts, ends = (0, *boundaries), (*boundaries, MAX_COUNT)
     # Every piece is evaluated everywhere, so each sees only counts of its own range: a value
     # that is not finite outside of it would spoil the gradient.
     clip = _numerics.namespace(count).clip
@@ -162,7 +162,20 @@ def _with_cooldown(count, schedule, total_steps, cooldown_steps, end_value):
 
 
 def scale(schedule: Schedule, factor: ArrayLike) -> Schedule:
-    """The schedule times a factor.
+    r"""The schedule times a factor.
+
+    .. math:: v_t = f\, s_t
+
+    Args:
+        schedule: what is scaled.
+        factor: f in the formula.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for a factor that is not finite.
+        TypeError: for a schedule that is no function.
 
     Example:
         >>> from lrjax import linear_decay
@@ -182,7 +195,19 @@ def _scale(count, schedule, factor):
 
 
 def product(*schedules: Schedule) -> Schedule:
-    """The product of schedules (PyTorch's `ChainedScheduler`).
+    r"""The product of schedules (PyTorch's `ChainedScheduler`).
+
+    .. math:: v_t = \prod_i s^{(i)}_t
+
+    Args:
+        *schedules: one or more schedules.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for no schedule.
+        TypeError: for a schedule that is no function.
 
     Example:
         >>> from lrjax import constant, linear_decay
@@ -206,27 +231,26 @@ def _product(count, schedules):
 def stretch(schedule: Schedule, factor: float) -> Schedule:
     r"""The schedule at another speed: `schedule(floor(count / factor))`.
 
-    The factor is taken as a fraction with a denominator of at most 1,000, so that the
-    division is one of integers.
+    The factor is taken as the nearest fraction whose numerator and denominator multiply to
+    less than 2**31, so that the division is one of integers.
 
     Args:
         schedule: what is stretched.
-        factor: how many times longer it takes, above 0; below 1, it goes faster.
+        factor: how many times longer it takes, at least 1e-4; below 1, it goes faster.
 
     Returns:
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for a factor that is not above 0.
+        ValueError: for a factor outside of that range.
 
     Example:
         >>> from lrjax import linear_decay
         >>> [float(stretch(linear_decay(1.0, 4), 2)(count)) for count in range(5)]
         [1.0, 1.0, 0.75, 0.75, 0.5]
     """
-    _checks.static("factor", factor, above=0)
-    ratio = Fraction(factor).limit_denominator(1_000)
-    _checks.integer("factor's numerator", ratio.numerator, minimum=1)
+    _checks.static("factor", factor, at_least=1e-4, at_most=MAX_COUNT)
+    ratio = Fraction(float(factor)).limit_denominator(math.isqrt(int(2**30 / factor)) or 1)
     return partial(
         _stretch,
         schedule=_checks.function("schedule", schedule),
@@ -238,13 +262,27 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
 @_numerics.closed_form
 def _stretch(count, schedule, numerator, denominator):
     whole, part = _numerics.divide(count, numerator)
-    whole = _numerics.namespace(count).minimum(whole, _numerics.MAX_COUNT // denominator - 1)
-    part, _ = _numerics.divide(part * denominator, numerator)
-    return _numerics.evaluate(schedule, whole * denominator + part)
+    part, _ = _numerics.divide(part * np.int32(denominator), numerator)
+    minimum = _numerics.namespace(count).minimum
+    whole = minimum(whole, np.int32(MAX_COUNT // denominator)) * np.int32(denominator)
+    return _numerics.evaluate(schedule, whole + minimum(part, np.int32(MAX_COUNT) - whole))
 
 
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
-    """A schedule that is written in epochs, used per update: `stretch` by a whole number.
+    r"""A schedule that is written in epochs, used per update: `stretch` by a whole number.
+
+    .. math:: v_t = s\left(\lfloor t/n \rfloor\right)
+
+    Args:
+        schedule: what is written in epochs.
+        steps_per_epoch: updates n of an epoch.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step.
+        TypeError: for a schedule that is no function.
 
     Example:
         >>> from lrjax import step_decay
@@ -296,9 +334,10 @@ def repeat(
 @_numerics.closed_form
 def _repeat(count, schedule, cycle_steps, cycle_mult, decay):
     cycle = _numerics.locate(count, cycle_steps, cycle_mult)
-    position = count - cycle.first
-    if cycle_mult != 1:
-        # What is done of the longer cycle, in steps of the first one.
+    # What is done of a longer cycle, in steps of the first one.
+    if float(cycle_mult).is_integer():
+        position, _ = _numerics.divide(count - cycle.first, cycle.growth)
+    else:
         xp = _numerics.namespace(count)
-        position = xp.floor(cycle.done * (cycle_steps / cycle.length)).astype(np.int32)
+        position = xp.floor(cycle.done / cycle.growth).astype(np.int32)
     return _numerics.evaluate(schedule, position) * _numerics.power(decay, cycle.number)

@@ -95,7 +95,23 @@ def _cyclical(count, base_value, peak_value, steps_up, steps_down, scale_fn, sca
 def triangular(
     base_value: ArrayLike, peak_value: ArrayLike, steps_up: int, steps_down: int | None = None
 ) -> Schedule:
-    """A triangle of constant height: `cyclical` without a scale.
+    r"""A triangle of constant height: `cyclical` without a scale.
+
+    .. math:: v_t = v_{base} + (v_{peak} - v_{base}) \min\left(k/u, (u + d - k)/d\right),
+        \quad k = t \bmod (u + d)
+
+    Args:
+        base_value: value at the start of every cycle.
+        peak_value: value after `steps_up` steps; below the base, the
+            triangle hangs downwards.
+        steps_up: updates from base to peak.
+        steps_down: updates from peak to base; as many as up if not given.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step up or down, or a value that is not finite.
 
     Example:
         >>> rate = triangular(0.0, 1.0, 2)
@@ -111,7 +127,22 @@ def triangular(
 def triangular2(
     base_value: ArrayLike, peak_value: ArrayLike, steps_up: int, steps_down: int | None = None
 ) -> Schedule:
-    """A triangle whose height halves after every cycle: `cyclical` with `2**(1 - cycle)`.
+    r"""A triangle whose height halves after every cycle: `cyclical` with `2**(1 - cycle)`.
+
+    .. math:: v_t = v_{base} + (v_{peak} - v_{base})\, 2^{-\lfloor t/(u + d) \rfloor}
+        \min\left(k/u, (u + d - k)/d\right), \quad k = t \bmod (u + d)
+
+    Args:
+        base_value: value at the start of every cycle.
+        peak_value: value after `steps_up` steps of the first cycle.
+        steps_up: updates from base to peak.
+        steps_down: updates from peak to base; as many as up if not given.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step up or down, or a value that is not finite.
 
     Example:
         >>> rate = triangular2(0.0, 1.0, 2)
@@ -139,7 +170,24 @@ def exp_range(
     *,
     gamma: ArrayLike,
 ) -> Schedule:
-    """A triangle whose height shrinks at every step: `cyclical` with `gamma**count`.
+    r"""A triangle whose height shrinks at every step: `cyclical` with `gamma**count`.
+
+    .. math:: v_t = v_{base} + (v_{peak} - v_{base})\, \gamma^t
+        \min\left(k/u, (u + d - k)/d\right), \quad k = t \bmod (u + d)
+
+    Args:
+        base_value: value at the start of every cycle.
+        peak_value: value after `steps_up` steps, but for the factor.
+        steps_up: updates from base to peak.
+        steps_down: updates from peak to base; as many as up if not given.
+        gamma: factor of the height at every update, at least 0.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step up or down, a negative gamma, or a value that is not
+            finite.
 
     Example:
         >>> rate = exp_range(0.0, 1.0, 2, gamma=0.5)

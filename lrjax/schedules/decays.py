@@ -31,7 +31,20 @@ __all__ = [
 def linear_decay(
     init_value: ArrayLike, decay_steps: int, *, end_value: ArrayLike = 0.0
 ) -> Schedule:
-    """A straight line to `end_value`: `interpolate` with the linear shape.
+    r"""A straight line to `end_value`: `interpolate` with the linear shape.
+
+    .. math:: v_t = v_0 + (v_n - v_0) \min(t, n)/n
+
+    Args:
+        init_value: value at count 0.
+        decay_steps: updates until `end_value`, which is then held.
+        end_value: the last value.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, or a value that is not finite.
 
     Example:
         >>> rate = linear_decay(1.0, 4)
@@ -44,7 +57,20 @@ def linear_decay(
 def cosine_decay(
     init_value: ArrayLike, decay_steps: int, *, end_value: ArrayLike = 0.0
 ) -> Schedule:
-    """Half a cosine wave to `end_value`: `interpolate` with the cosine shape.
+    r"""Half a cosine wave to `end_value`: `interpolate` with the cosine shape.
+
+    .. math:: v_t = v_n + \tfrac12 (v_0 - v_n) \left(1 + \cos(\pi \min(t, n)/n)\right)
+
+    Args:
+        init_value: value at count 0.
+        decay_steps: updates until `end_value`, which is then held.
+        end_value: the last value.
+
+    Returns:
+        A schedule `count -> value`.
+
+    Raises:
+        ValueError: for less than one step, or a value that is not finite.
 
     Example:
         >>> rate = cosine_decay(1.0, 4)
