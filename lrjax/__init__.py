@@ -10,6 +10,8 @@ from lrjax.sweeps import *
 from lrjax.tasks import *
 from lrjax.transforms import *
 
+__version__ = "0.1.0.dev0"
+
 __all__ = [
     *schedules.__all__,
     *transforms.__all__,

@@ -78,7 +78,7 @@ def sequence(name: str, value: Iterable[T], *, minimum: int = 0) -> tuple[T, ...
         raise TypeError(f"{name} must be a sequence, got {value!r}.")
     values = tuple(value)
     if len(values) < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {len(values)}.")
+        raise ValueError(f"{name} must be at least {minimum} long, got {value!r}.")
     return values
 
 

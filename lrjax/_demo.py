@@ -58,7 +58,11 @@ def run(out: Path, *, progress: bool = True) -> dict[str, Any]:
     """
     train, held_out = digits()
     task, batches = digits_task(), array_batches(train, 64)
-    common = {"seeds": SEEDS, "eval_batches": array_batches(held_out, 180), "progress": progress}
+    common: dict[str, Any] = {
+        "seeds": SEEDS,
+        "eval_batches": array_batches(held_out, 180),
+        "progress": progress,
+    }
 
     print(f"Range test: {len(WEIGHT_DECAYS)} weight decays x {SEEDS} seeds, {RANGE_STEPS} updates")
     curves = range_test(
@@ -158,7 +162,9 @@ def _run_rows(runs: Curves, plans: dict[str, float]) -> list[dict[str, Any]]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     def text(value):
-        return f"{value:.3g}" if isinstance(value, float) else value or "-"
+        if isinstance(value, float):
+            return f"{value:.3g}" if np.isfinite(value) else "-"
+        return value or "-"
 
     cells = [[name.replace("_", " ") for name in rows[0]]]
     cells += [[text(value) for value in row.values()] for row in rows]

@@ -23,8 +23,13 @@ def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[Report]:
         return
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
     except ImportError as error:
         raise ImportError("progress=True needs rich: pip install 'lrjax[demo]'") from error
     console = Console(stderr=True)

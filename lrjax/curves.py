@@ -186,8 +186,8 @@ class Curves:
         Args:
             path: the file's name; as it is, nothing is appended.
         """
-        arrays = {}
-        order = {}
+        arrays: Arrays = {}
+        order: dict[str, list[str]] = {}
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, dict):
@@ -201,7 +201,7 @@ class Curves:
             dir=os.path.dirname(path) or ".", prefix=".curves-", delete=False
         ) as file:
             try:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, allow_pickle=False, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(file.name, path)
@@ -226,11 +226,11 @@ class Curves:
             if "format" not in file or "lrjax.Curves" not in str(file["format"]):
                 raise ValueError(f"path must name a file that Curves.save wrote, got {path!r}.")
             order = json.loads(str(file["format"]))["order"]
-            fields: dict[str, Any] = {
-                name: {key: file[f"{name}/{key}"] for key in keys} for name, keys in order.items()
-            }
-            fields |= {name: file[name] for name in file.files if "/" not in name}
-        del fields["format"]
+            fields: dict[str, Any] = {name: file[name] for name in file.files if "/" not in name}
+            del fields["format"]
+            for name, keys in order.items():
+                grouped: Any = {key: file[f"{name}/{key}"] for key in keys}
+                fields[name] = grouped
         return cls(**fields)
 
     def to_xarray(self) -> Any:

@@ -132,7 +132,7 @@ def _draw_lane(ax, x, mean, deviation, color, label) -> None:
     if deviation.any():
         ax.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.12, lw=0)
     finite = np.flatnonzero(np.isfinite(mean))
-    if 0 < len(finite) and finite[-1] < len(mean) - 1:
+    if len(finite) > 0 and finite[-1] < len(mean) - 1:
         ax.plot(x[finite[-1]], mean[finite[-1]], "x", color=color, ms=7, zorder=4)
 
 

@@ -69,8 +69,9 @@ class Suggestion:
             return np.where(enough, 10 ** _over_named(np.median, np.log10(rates), seed), np.nan)
 
         def commonest(texts):
-            texts = np.apply_along_axis(_commonest, seed, texts)
-            return np.where(enough, "", texts)
+            rows = np.moveaxis(texts, seed, -1).reshape(enough.size, -1)
+            most = np.array([_commonest(row) for row in rows]).reshape(enough.shape)
+            return np.where(enough, "", most)
 
         return Suggestion(
             axes={name: values for name, values in self.axes.items() if name != "seed"},
@@ -259,8 +260,8 @@ def _smooth(
     # The second difference of a smooth curve is all noise; the median passes over a blow-up.
     noise = 1.4826 * np.median(np.abs(np.diff(loss, 2))) / np.sqrt(6 * group)
     decades, loss = _grouped(decades, group), _grouped(_without_blow_up(loss), group)
-    width = np.maximum(width, 1.5 * np.gradient(decades))
-    weight = np.exp(-0.5 * ((decades - decades[:, None]) / width[:, None]) ** 2)
+    widths = np.maximum(width, 1.5 * np.gradient(decades))
+    weight = np.exp(-0.5 * ((decades - decades[:, None]) / widths[:, None]) ** 2)
     weight /= weight.sum(1, keepdims=True)
     return decades, weight @ loss, noise * np.sqrt((weight**2).sum(1))
 
@@ -285,7 +286,7 @@ def _run(holds: np.ndarray, start: int, step: int) -> int:
 
 
 def minimum(lane: Lane) -> Rates:
-    """fastai's `minimum`: a tenth of the rate at the lowest loss."""
+    """Fastai's `minimum`: a tenth of the rate at the lowest loss."""
     kept = slice(len(lane.loss) // 10, -5)
     rate, loss = lane.rate[kept], lane.loss[kept]
     nans = np.flatnonzero(np.isnan(loss))
@@ -295,4 +296,4 @@ def minimum(lane: Lane) -> Rates:
     return Rates(rate[np.argmin(loss)] / 10)
 
 
-METHODS = {"robust": robust, "minimum": minimum}
+METHODS: dict[str, Callable[..., Rates]] = {"robust": robust, "minimum": minimum}

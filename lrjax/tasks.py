@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -178,13 +179,13 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
         return params, model_state
 
     def reseeded(key):
+        def fresh(k, leaf):
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                return jax.random.split(jax.random.fold_in(key, k), leaf.shape)
+            return jnp.zeros(leaf.shape, leaf.dtype)
+
         leaves, structure = jax.tree.flatten(rng_shapes)
-        return structure.unflatten(
-            jax.random.split(jax.random.fold_in(key, k), leaf.shape)
-            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            else jnp.zeros(leaf.shape, leaf.dtype)
-            for k, leaf in enumerate(leaves)
-        )
+        return jax.tree.unflatten(structure, map(fresh, itertools.count(), leaves))
 
     def loss(params, model_state, batch, key, train):
         # NNX forbids to change a variable that was made outside of the current trace.

@@ -1,0 +1,130 @@
+"""The learning-rate range test: a sweep in which the rate rises."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from lrjax import _checks
+from lrjax.batches import ArrayBatches
+from lrjax.curves import Curves
+from lrjax.schedules import exponential_ramp, linear_ramp
+from lrjax.sweeps.engine import sweep
+from lrjax.sweeps.runs import Optimizer
+from lrjax.tasks import Task
+from lrjax.transforms import sgd
+
+RAMPS = {"exponential": exponential_ramp, "linear": linear_ramp}
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rates", "momentums"],
+    meta_fields=["optimizer", "ramp", "steps", "momentum_name"],
+)
+@dataclass(frozen=True)
+class Ramped:
+    """An optimizer whose learning rate, and perhaps momentum, follows a ramp.
+
+    The ramp's ends are data, so that another range compiles nothing.
+    """
+
+    optimizer: Optimizer
+    ramp: str
+    steps: int
+    rates: tuple[float, float]
+    momentums: tuple[float, float] | None
+    momentum_name: str
+
+    def __call__(self, **hyperparams: Any) -> optax.GradientTransformation:
+        """The lane's optimizer."""
+        hyperparams["learning_rate"] = RAMPS[self.ramp](*self.rates, self.steps)
+        if self.momentums is not None:
+            hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
+        return self.optimizer(**hyperparams)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """What is left for the lanes to set."""
+        signature = inspect.signature(self.optimizer)
+        taken = {"learning_rate", self.momentum_name if self.momentums else None}
+        left = [p for p in signature.parameters.values() if p.name not in taken]
+        return signature.replace(parameters=left)
+
+
+def range_test(
+    task: Task,
+    batches: ArrayBatches | Iterable[Any],
+    optimizer: Optimizer = sgd,
+    *,
+    start: float = 1e-6,
+    end: float = 10.0,
+    steps: int = 100,
+    ramp: str = "exponential",
+    momentum: tuple[float, float] | None = None,
+    **options: Any,
+) -> Curves:
+    """Smith's learning-rate range test: a sweep in which the rate rises at every update.
+
+    Args:
+        task: what is trained.
+        batches: as in `sweep`.
+        optimizer: as in `sweep`; its `learning_rate` is set by the ramp.
+        start: the first update's rate.
+        end: the last update's rate.
+        steps: updates of every lane.
+        ramp: `"exponential"` or `"linear"`.
+        momentum: `(high, low)` for a momentum (of Adam: `b1`) that falls linearly as the rate
+            rises, which steadies large rates.
+        **options: all other arguments of `sweep`: `lanes`, `seeds`, `eval_batches`, …
+
+    Returns:
+        The curves; `suggest` reads learning rates from them, `plot_curves` draws them.
+
+    Raises:
+        ValueError: as `sweep`, and for `start >= end` or an unknown ramp.
+        TypeError: as `sweep`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from lrjax import array_batches, range_test, task
+        >>> def loss(params, x):
+        ...     return jnp.mean((x - params) ** 2)
+        >>> batches = array_batches(jnp.ones(64), 16)
+        >>> curves = range_test(task(loss, jnp.zeros(())), batches, seeds=2)
+        >>> curves.loss.shape, bool(curves.diverged.all())
+        ((2, 100), True)
+
+    References:
+        Smith, Cyclical Learning Rates for Training Neural Networks, 2015, arXiv 1506.01186.
+        Smith, A disciplined approach to neural network hyper-parameters, 2018,
+        arXiv 1803.09820.
+    """
+    _checks.one_of("ramp", ramp, tuple(RAMPS))
+    steps = _checks.integer("steps", steps, minimum=1)
+    rates = float(_checks.number("start", start)), float(_checks.number("end", end))
+    if rates[0] >= rates[1]:
+        raise ValueError(f"start must be less than end, {end!r}, got {start!r}.")
+    rate = RAMPS[ramp](*rates, steps)
+    if momentum is not None:
+        high, low = momentum
+        momentum = float(_checks.number("momentum", high)), float(_checks.number("momentum", low))
+    accepted = inspect.signature(_checks.function("optimizer", optimizer)).parameters
+    name = "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
+    ramped = Ramped(optimizer, ramp, steps, rates, momentum, name)
+    curves = sweep(task, batches, ramped, steps=steps, **options)
+    # The ramps are known to their ends even where every lane diverged before, or where the
+    # optimizer does not tell.
+    counts = np.arange(steps)
+    if momentum is not None:
+        falling = np.asarray(linear_ramp(*momentum, steps)(counts))
+        curves = dataclasses.replace(curves, momentum=falling)
+    return dataclasses.replace(curves, learning_rate=np.asarray(rate(counts)))

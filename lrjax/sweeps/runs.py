@@ -1,0 +1,227 @@
+"""One training run, as pure functions that know of no other run; `vmap` makes lanes of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lrjax.batches import ArrayBatches, Group, Loaded
+from lrjax.tasks import Task
+from lrjax.transforms import get_hyperparams, injected_states, is_injected
+
+Optimizer = Callable[..., optax.GradientTransformation]
+Hyperparams = dict[str, jax.Array]
+
+
+class Program(NamedTuple):
+    """What is compiled into the program of a run, rather than given to it."""
+
+    task: Task
+    length: int  # updates per call, of which the last may be left out
+    divergence: float | None
+    accumulate: int
+
+
+class Watch(NamedTuple):
+    """What tells whether a run diverges: a few numbers about its losses so far."""
+
+    average: jax.Array  # the losses' running average
+    best: jax.Array  # the smallest such average
+    first: jax.Array  # the first loss
+    last: jax.Array  # the last loss
+    variation: jax.Array  # the sum of |loss - the loss before it|
+    diverged: jax.Array  # bool
+
+
+class State(NamedTuple):
+    """What a run carries from update to update."""
+
+    params: Any
+    model_state: Any
+    opt_state: Any
+    watch: Watch
+
+
+class Record(NamedTuple):
+    """What a run tells of one update."""
+
+    loss: jax.Array
+    metrics: dict[str, jax.Array]
+    learning_rate: jax.Array
+    momentum: jax.Array
+
+
+def init(
+    hyperparams: Hyperparams, seed: jax.Array, optimizer: Optimizer, initial: Any, task: Task
+) -> State:
+    """The state of a run before its first update."""
+    params, model_state, *opt_state = initial or task.init(jax.random.key(seed))
+    fresh = optimizer(**hyperparams).init(params)
+    if opt_state:
+        fresh = _keep_moments(fresh, opt_state[0])
+    zero = jnp.zeros((), jnp.result_type(float))
+    return State(params, model_state, fresh, Watch(zero, zero, zero, zero, zero, jnp.bool(False)))
+
+
+def _keep_moments(fresh: Any, given: Any) -> Any:
+    """A given optimizer state, whose schedules and hyperparameters start anew."""
+
+    def merge(new, old):
+        if is_injected(new):
+            return new._replace(inner_state=_keep_moments(new.inner_state, old.inner_state))
+        return new if isinstance(new, optax.ScaleByScheduleState) else old
+
+    def is_leaf(node):
+        return is_injected(node) or isinstance(node, optax.ScaleByScheduleState)
+
+    return jax.tree.map(merge, fresh, given, is_leaf=is_leaf)
+
+
+# Folded into a run's key, so that neither draws what the initialization drew.
+TRAINING, EVALUATION = 1, 2
+
+
+def train(
+    hyperparams: Hyperparams,
+    seed: jax.Array,
+    state: State,
+    optimizer: Optimizer,
+    source: ArrayBatches | Loaded,
+    span: tuple[jax.Array, jax.Array],
+    program: Program,
+) -> tuple[State, Record]:
+    """Run the updates from `span[0]` to `span[1]`; the records behind them mean nothing."""
+    start, stop = span
+    transform = optax.with_extra_args_support(optimizer(**hyperparams))
+    key = jax.random.fold_in(jax.random.key(seed), TRAINING)
+
+    def update(state, step_and_items):
+        step, items = step_and_items
+        batches = functools.partial(_mean_gradient, program.task, source, items)
+        loss, model_state, metrics, grads = batches(state, jax.random.fold_in(key, step))
+        updates, opt_state = transform.update(
+            grads, state.opt_state, state.params, value=loss, grad=grads
+        )
+        params = optax.apply_updates(state.params, updates)
+        watch = _observe(state.watch, loss, step, program.divergence)
+        alive = ~watch.diverged
+        new = _freeze(alive, State(params, model_state, opt_state, watch), state)
+        loss, metrics = _measured(alive, (loss, metrics))
+        rate, momentum = _told(opt_state)
+        record = Record(loss, metrics, rate, momentum)
+        return _select(step < stop, new._replace(watch=watch), state), record
+
+    count, each = program.length, program.accumulate
+    items = source.chunk(start * each, count * each)
+    items = jax.tree.map(lambda array: array.reshape(count, each, *array.shape[1:]), items)
+    return jax.lax.scan(update, state, (start + jnp.arange(count), items))
+
+
+def _mean_gradient(task: Task, source: ArrayBatches | Loaded, items: Any, state: State, key):
+    """The means over the batches of one update: loss, model state, metrics and gradient."""
+
+    def one(model_state, numbered):
+        k, item = numbered
+        (loss, (model_state, metrics)), grads = jax.value_and_grad(task.loss, has_aux=True)(
+            state.params, model_state, source.fetch(item), jax.random.fold_in(key, k), True
+        )
+        return model_state, (loss, metrics, grads)
+
+    count = len(jax.tree.leaves(items)[0])
+    if count == 1:
+        first = jax.tree.map(lambda item: item[0], items)
+        model_state, (loss, metrics, grads) = one(state.model_state, (0, first))
+    else:
+        model_state, stacked = jax.lax.scan(one, state.model_state, (jnp.arange(count), items))
+        loss, metrics, grads = jax.tree.map(lambda array: jnp.mean(array, 0), stacked)
+    return loss, model_state, metrics, grads
+
+
+KEEP = 0.9  # of the running average, at every update
+SETTLED = 10  # updates after which the losses' noise is known
+
+
+def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float | None) -> Watch:
+    """Note a loss, and whether it means divergence.
+
+    A run diverges when its loss is not finite, or the mean of its last two losses rises above
+    its best running average by more than `divergence` times what the loss has dropped so far
+    plus how much it changes from step to step: the scale and the sign of the loss play no part.
+    """
+    loss = loss.astype(watch.average.dtype)
+    first = jnp.where(step == 0, loss, watch.first)
+    # The average of a short history, corrected for its start as in Adam.
+    weight = (1 - KEEP) / (1 - KEEP ** (step.astype(loss.dtype) + 1))
+    average = watch.average + weight * (loss - watch.average)
+    best = jnp.where(step == 0, loss, jnp.minimum(watch.best, average))
+    variation = watch.variation + jnp.where(step == 0, 0, jnp.abs(loss - watch.last))
+    diverged = watch.diverged | ~jnp.isfinite(loss)
+    if divergence is not None:
+        # The mean change so far; without the last one, which may be the blow-up itself, once
+        # there are enough others.
+        settled = step >= SETTLED
+        changes = jnp.maximum(jnp.where(settled, step - 1, step), 1).astype(loss.dtype)
+        noise = jnp.where(settled, watch.variation, variation) / changes
+        # Of two losses, because one batch may be an odd one.
+        rise, drop = (watch.last + loss) / 2 - best, first - best
+        diverged |= (step > 0) & (rise > divergence * (drop + noise))
+    return Watch(average, best, first, loss, variation, diverged)
+
+
+def _told(opt_state: Any) -> tuple[jax.Array, jax.Array]:
+    """The learning rate and the momentum that an optimizer tells, else NaN."""
+    told = get_hyperparams(opt_state) if any(injected_states(opt_state)) else {}
+    nan = jnp.full((), jnp.nan)
+    momentum = told.get("momentum", told.get("b1", nan))
+    return told.get("learning_rate", nan), momentum
+
+
+def _freeze(alive: jax.Array, new: State, old: State) -> State:
+    """The new values of a run that is alive; of a diverged one the old.
+
+    But for integers: counters run on, so that every run's schedules are told to the end.
+    """
+
+    def choose(new, old):
+        if jnp.issubdtype(old.dtype, jnp.integer):
+            return new
+        return jnp.where(alive, new if new.dtype == old.dtype else new.astype(old.dtype), old)
+
+    return jax.tree.map(choose, new, old)
+
+
+def _select(condition: jax.Array, new: State, old: State) -> State:
+    return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+
+
+def _measured(alive: jax.Array, tree: tuple[Any, Any]) -> tuple[Any, Any]:
+    """A loss and metrics as floats; NaN of a run that has diverged."""
+
+    def one(value):
+        return jnp.where(alive, jnp.asarray(value, jnp.result_type(float)), jnp.nan)
+
+    return jax.tree.map(one, tree)
+
+
+def evaluate(state: State, seed: jax.Array, groups: Sequence[Group], task: Task) -> tuple[Any, Any]:
+    """The mean loss and metrics over all samples, NaN for a run that has diverged."""
+    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+
+    def one(_, batch):
+        loss, (_, metrics) = task.loss(state.params, state.model_state, batch, key, False)
+        return None, (loss, metrics)
+
+    total = sum(group.weight * len(jax.tree.leaves(group.batches)[0]) for group in groups)
+    sums = [
+        jax.tree.map(
+            lambda array, weight=group.weight: jnp.sum(array, 0) * (weight / total),
+            jax.lax.scan(one, None, group.batches)[1],
+        )
+        for group in groups
+    ]
+    return _measured(~state.watch.diverged, jax.tree.map(lambda *parts: sum(parts), *sums))

@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lrjax
+from lrjax.batches import evaluation_groups
+
+DATA = {"x": np.arange(20, dtype=np.float32).reshape(10, 2), "y": np.arange(10)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 10])
+def test_every_epoch_takes_each_sample_at_most_once_in_a_new_order(batch_size):
+    batches = lrjax.array_batches(DATA, batch_size)
+    epochs = []
+    for epoch in range(3):
+        steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
+        epochs.append(np.concatenate([batches(step)["y"] for step in steps]))
+        assert len(set(epochs[-1].tolist())) == 10 - 10 % batch_size
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs[1], epochs[2])
+
+
+def test_a_batch_is_a_pure_function_of_seed_and_step():
+    batches, other = lrjax.array_batches(DATA, 3), lrjax.array_batches(DATA, 3, seed=1)
+    traced = jax.jit(lambda step: batches(step))
+    for step in (0, 1, 7, 1000):
+        jax.tree.map(np.testing.assert_array_equal, batches(step), traced(step))
+        np.testing.assert_array_equal(batches(step)["x"], DATA["x"][batches(step)["y"]])
+    assert any(not np.array_equal(batches(k)["y"], other(k)["y"]) for k in range(3))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(("start", "steps"), [(0, 1), (0, 12), (2, 5), (5, 4), (7, 1)])
+def test_a_chunk_holds_the_batches_of_its_steps(start, steps, shuffle):
+    batches = lrjax.array_batches(DATA, 3, shuffle=shuffle)
+    rows = batches.chunk(start, steps)
+    assert rows.shape == (steps, 3)
+    for k in range(steps):
+        np.testing.assert_array_equal(batches.fetch(rows[k])["y"], batches(start + k)["y"])
+
+
+def test_without_shuffling_samples_come_in_order():
+    batches = lrjax.array_batches(DATA, 4, shuffle=False)
+    assert [batches(k)["y"].tolist() for k in range(3)] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [0, 1, 2, 3],
+    ]
+
+
+def test_evaluation_takes_every_sample_by_its_weight():
+    arrays = evaluation_groups(lrjax.array_batches(DATA, 4))
+    listed = evaluation_groups([jax.tree.map(lambda a, s=s: a[s], DATA) for s in SLICES])
+    for groups in (arrays, listed):
+        seen = np.concatenate([np.ravel(group.batches["y"]) for group in groups])
+        np.testing.assert_array_equal(np.sort(seen), DATA["y"])
+        assert [group.weight for group in groups] == [4, 2]
+        assert [len(group.batches["y"]) for group in groups] == [2, 1]
+
+
+SLICES = slice(0, 4), slice(4, 8), slice(8, 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "data", "options"),
+    [
+        (ValueError, "data", {}, {"batch_size": 1}),
+        (ValueError, "data", jnp.float32(1), {"batch_size": 1}),
+        (ValueError, "data", (np.zeros(3), np.zeros(4)), {"batch_size": 1}),
+        (ValueError, "batch_size", np.zeros(3), {"batch_size": 4}),
+        (ValueError, "batch_size", np.zeros(3), {"batch_size": 0}),
+        (TypeError, "batch_size", np.zeros(3), {"batch_size": 1.5}),
+        (TypeError, "seed", np.zeros(3), {"batch_size": 1, "seed": 0.5}),
+    ],
+)
+def test_bad_input_names_the_argument(error, name, data, options):
+    with pytest.raises(error, match=name):
+        lrjax.array_batches(data, **options)

@@ -1,0 +1,152 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers import make_curves
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lrjax
+from lrjax.curves import smoothed
+
+
+def full_curves():
+    """Curves with every field filled: 3 weight decays, 2 seeds, 8 steps, 2 evaluations."""
+    rng = np.random.default_rng(0)
+    loss = rng.normal(size=(3, 2, 8)).astype(np.float32)
+    loss[1, 0, 5:] = np.nan
+    return make_curves(
+        np.geomspace(0.01, 1, 8),
+        loss,
+        axes={"weight_decay": np.float32([0, 1e-4, 1e-2]), "seed": np.int32([3, 5])},
+        momentum=rng.normal(size=loss.shape).astype(np.float32),
+        metrics={"z": loss + 1, "a": loss + 2},
+        eval_steps=np.int32([4, 8]),
+        eval_loss=loss[..., :2] + 3,
+        eval_metrics={"z": loss[..., :2] + 4},
+    )
+
+
+def assert_same(one, other):
+    assert list(one.axes) == list(other.axes)
+    for entry in dataclasses.fields(one):
+        left, right = getattr(one, entry.name), getattr(other, entry.name)
+        jax.tree.map(np.testing.assert_array_equal, left, right)
+        assert jax.tree.map(lambda a: a.dtype, left) == jax.tree.map(lambda a: a.dtype, right)
+
+
+def test_saved_curves_load_as_they_were(tmp_path):
+    for k, curves in enumerate([full_curves(), make_curves([0.1, 0.2], [1.0, 2.0])]):
+        path = tmp_path / f"{k}.npz"
+        curves.save(path)
+        assert_same(lrjax.Curves.load(path), curves)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0.npz", "1.npz"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "curves.npz"
+    full_curves().save(path)
+    before = path.read_bytes()
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="disk full"):
+        full_curves().save(path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
+
+
+def test_other_files_are_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", loss=np.zeros(3))
+    with pytest.raises(ValueError, match="path"):
+        lrjax.Curves.load(tmp_path / "other.npz")
+
+
+def test_curves_are_a_pytree_that_keeps_the_order_of_axes():
+    curves = full_curves()
+    assert list(jax.tree.map(lambda a: a, curves).axes) == ["weight_decay", "seed"]
+    doubled = jax.tree.map(lambda a: 2 * a, curves)
+    np.testing.assert_array_equal(doubled.metrics["z"], 2 * curves.metrics["z"])
+
+
+def test_select_takes_values_and_lists():
+    curves = full_curves()
+    one = curves.select(weight_decay=1e-4, seed=5)
+    np.testing.assert_array_equal(one.loss, curves.loss[1, 1])
+    np.testing.assert_array_equal(one.momentum, curves.momentum[1, 1])
+    np.testing.assert_array_equal(one.eval_metrics["z"], curves.eval_metrics["z"][1, 1])
+    np.testing.assert_array_equal(one.learning_rate, curves.learning_rate)
+    assert (one.axes, one.diverged_at) == ({}, 8)
+    some = curves.select(weight_decay=[1e-2, 0])
+    np.testing.assert_array_equal(some.loss, curves.loss[[2, 0]])
+    np.testing.assert_array_equal(some.axes["weight_decay"], np.float32([1e-2, 0]))
+
+
+def test_select_keeps_the_hyperparameters_of_listed_lanes():
+    curves = make_curves([0.1, 0.2], np.zeros((3, 2)), axes={"lane": np.arange(3)})
+    curves = dataclasses.replace(curves, lanes={"momentum": np.float32([0.8, 0.9, 0.95])})
+    np.testing.assert_array_equal(curves.select(lane=1).lanes["momentum"], np.float32(0.9))
+    np.testing.assert_array_equal(
+        curves.select(lane=[2, 0]).lanes["momentum"], np.float32([0.95, 0.8])
+    )
+
+
+def test_mean_ends_where_the_first_lane_diverged():
+    curves = full_curves()
+    mean = curves.mean("seed")
+    np.testing.assert_allclose(mean.loss[0], curves.loss[0].mean(0), rtol=1e-6)
+    assert np.isnan(mean.loss[1, 5:]).all()
+    np.testing.assert_array_equal(mean.diverged_at, [8, 5, 8])
+    assert list(mean.axes) == ["weight_decay"]
+    assert mean.loss.dtype == np.float32
+
+
+@given(st.integers(1, 60), st.floats(0.1, 100), st.sets(st.integers(0, 59)))
+def test_smoothing_has_no_direction_and_leaves_constants_and_gaps_alone(steps, width, gaps):
+    values = np.random.default_rng(steps).normal(size=steps)
+    gaps = [gap for gap in gaps if gap < steps]
+    values[gaps] = np.nan
+    average = smoothed(values, width)
+    np.testing.assert_array_equal(np.isnan(average), np.isnan(values))
+    np.testing.assert_allclose(smoothed(values[::-1], width), average[::-1], atol=1e-12)
+    constant = np.where(np.isnan(values), np.nan, 3.0)
+    np.testing.assert_allclose(smoothed(constant, width), constant, rtol=1e-12)
+
+
+def test_smooth_takes_losses_and_metrics():
+    curves = full_curves()
+    smooth = curves.smooth(2.0)
+    np.testing.assert_array_equal(smooth.metrics["a"], smoothed(curves.metrics["a"], 2.0))
+    np.testing.assert_array_equal(smooth.eval_loss, curves.eval_loss)
+    assert np.nanstd(smooth.loss) < np.nanstd(curves.loss)
+
+
+def test_summary_and_repr_tell_every_lane():
+    curves = full_curves()
+    lines = curves.summary().splitlines()
+    assert len(lines) == 7
+    assert lines[3].split()[-1] == "5"
+    assert "1 of 6 lanes diverged" in repr(curves)
+
+
+def test_rates_are_those_of_every_lane():
+    curves = full_curves()
+    np.testing.assert_array_equal(curves.rates()[2, 1], curves.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("axis", lambda curves: curves.select(momentum=0.9)),
+        ("weight_decay", lambda curves: curves.select(weight_decay=0.5)),
+        ("seed", lambda curves: curves.select(seed=[3, 4])),
+        ("axis", lambda curves: curves.mean("lane")),
+        ("width", lambda curves: curves.smooth(0)),
+    ],
+)
+def test_bad_input_names_the_argument(name, call):
+    with pytest.raises(ValueError, match=name):
+        call(full_curves())

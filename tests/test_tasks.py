@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+from helpers import KEY, clouds, cross_entropy, network_init, network_loss
+
+import lrjax
+
+DATA = clouds()
+BATCH = jax.tree.map(jnp.asarray, DATA)
+
+
+class LinenNetwork(nn.Module):
+    """A network whose flag for training has one of the usual names."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(nn.Dense(16)(x))
+        return nn.Dense(3)(nn.Dropout(0.5, deterministic=not train)(nn.relu(x)))
+
+
+class Deterministic(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic):
+        return LinenNetwork()(x, train=not deterministic)
+
+
+class NnxNetwork(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Linear(5, 16, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, momentum=0.5, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.second = nnx.Linear(16, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(self.dropout(nnx.relu(self.norm(self.first(x)))))
+
+
+def linen_loss(logits, batch):
+    return cross_entropy(logits, batch[1]), {"largest": jnp.abs(logits).max()}
+
+
+def nnx_loss(model, batch):
+    return linen_loss(model(batch[0]), batch)
+
+
+TASKS = {
+    "linen": lambda: lrjax.linen_task(LinenNetwork(), linen_loss, BATCH),
+    "linen, deterministic": lambda: lrjax.linen_task(Deterministic(), linen_loss, BATCH),
+    "linen, dict": lambda: lrjax.linen_task(
+        LinenNetwork(),
+        lambda logits, batch: linen_loss(logits, (batch["x"], batch["y"])),
+        {"x": BATCH[0], "y": BATCH[1]},
+        inputs=lambda batch: batch["x"],
+    ),
+    "nnx": lambda: lrjax.nnx_task(NnxNetwork, nnx_loss),
+}
+
+
+def batch_for(name):
+    return {"x": BATCH[0], "y": BATCH[1]} if "dict" in name else BATCH
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_batch_norm_and_dropout_train_and_evaluate(name):
+    task, batch = TASKS[name](), batch_for(name)
+    params, model_state = task.init(KEY)
+    loss = jax.jit(task.loss, static_argnums=4)
+    first, second = jax.random.split(KEY)
+
+    trained, (changed, metrics) = loss(params, model_state, batch, first, True)
+    assert trained.shape == () and set(metrics) == {"largest"}
+    # Dropout draws from the key, and batch normalization moves its averages.
+    assert loss(params, model_state, batch, first, True)[0] == trained
+    assert loss(params, model_state, batch, second, True)[0] != trained
+    before, after = (np.concatenate(jax.tree.leaves(s)) for s in (model_state, changed))
+    assert np.abs(after - before).max() > 1e-3
+    assert jax.tree.structure(changed) == jax.tree.structure(model_state)
+
+    # Evaluation does neither.
+    evaluated, (kept, _) = loss(params, changed, batch, first, False)
+    assert loss(params, changed, batch, second, False)[0] == evaluated != trained
+    jax.tree.map(np.testing.assert_array_equal, kept, changed)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_batch_norm_and_dropout_train_in_lanes(name):
+    task = TASKS[name]()
+    data = {"x": DATA[0], "y": DATA[1]} if "dict" in name else DATA
+    batches = lrjax.array_batches(data, 32)
+    curves = lrjax.sweep(
+        task, batches, lrjax.sgd, steps=60, lanes={"learning_rate": [0.0, 0.3]}, seeds=2,
+        eval_batches=batches, eval_every=20,
+    )  # fmt: skip
+    assert not curves.diverged.any()
+    # The untrained lane's averages move all the same, and dropout's noise stays in its loss.
+    assert curves.eval_loss[0, 0, 0] != curves.eval_loss[0, 0, -1]
+    assert np.ptp(curves.loss[0, 0]) > 1e-3
+    assert (curves.eval_loss[1, :, -1] < 0.5 * curves.loss[1, :, 0]).all()
+
+
+def test_lanes_draw_their_dropout_from_the_task():
+    task, batches = TASKS["linen"](), lrjax.array_batches(DATA, 32)
+    params, model_state = task.init(jax.random.key(3))
+    curves = lrjax.sweep(
+        task, batches, lrjax.sgd, steps=1, lanes={"learning_rate": [0.1]}, seeds=[3]
+    )
+    draws = jax.vmap(lambda key: task.loss(params, model_state, batches(0), key, True)[0])
+    dropped = draws(jax.random.split(KEY, 50))
+    assert dropped.min() < curves.loss[0, 0, 0] < dropped.max()
+
+
+@pytest.mark.parametrize("make", [TASKS["linen"], TASKS["nnx"]])
+def test_initial_parameters_depend_on_the_key_alone(make):
+    task, again = make(), make()
+    jax.tree.map(np.testing.assert_array_equal, task.init(KEY), again.init(KEY))
+    one, other = (jax.tree.leaves(task.init(jax.random.key(k))[0]) for k in (0, 1))
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+def test_linen_parameters_are_those_of_a_plain_init():
+    params, _ = TASKS["linen"]().init(KEY)
+    plain = LinenNetwork().init(KEY, BATCH[0], train=False)["params"]
+    jax.tree.map(np.testing.assert_array_equal, params, plain)
+
+
+def test_a_task_of_a_plain_function():
+    task = lrjax.task(network_loss, network_init)
+    params, model_state = task.init(KEY)
+    value, (kept, metrics) = task.loss(params, model_state, BATCH, KEY, True)
+    loss, expected = network_loss(params, BATCH)
+    assert (value, metrics, kept) == (loss, expected, model_state)
+    given = lrjax.task(lambda params, batch: params.sum(), jnp.ones(3))
+    np.testing.assert_array_equal(given.init(KEY)[0], np.ones(3))
+    assert given.loss(jnp.ones(3), {}, None, KEY, False) == (3, ({}, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("loss_fn", lambda: lrjax.task(None, jnp.ones(3))),
+        ("loss_fn", lambda: lrjax.linen_task(nn.Dense(1), None, BATCH)),
+        ("loss_fn", lambda: lrjax.nnx_task(NnxNetwork, None)),
+        ("make_model", lambda: lrjax.nnx_task(None, nnx_loss)),
+    ],
+)
+def test_bad_input_names_the_argument(name, call):
+    with pytest.raises(TypeError, match=name):
+        call()
