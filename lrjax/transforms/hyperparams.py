@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -92,13 +93,24 @@ def set_hyperparams(opt_state: Any, /, **values: ArrayLike) -> Any:
 def _like(name: str, value: ArrayLike, old: Any) -> Any:
     """The value with the old one's type, shape and placement."""
     shape = jnp.shape(jax.tree.leaves(old)[0])
+    given = jnp.shape(numeric(name, value))
     try:
-        fits = jnp.broadcast_shapes(jnp.shape(_checks.number(name, value)), shape) == shape
+        fits = jnp.broadcast_shapes(given, shape) == shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(f"{name} must fit the shape {shape}, got {value!r}.")
     return jax.tree.map(lambda array: jnp.full_like(array, value), old)
+
+
+NUMBERS = int | float | np.number | np.ndarray | jax.Array
+
+
+def numeric(name: str, value: Any) -> Any:
+    """A finite number or an array of them, and no list, which would be a tree."""
+    if not isinstance(value, NUMBERS):
+        raise TypeError(f"{name} must be a number or an array, got {value!r}.")
+    return _checks.number(name, value)
 
 
 def is_injected(state: Any) -> bool:

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks
 from lrjax.schedules import Schedule
-from lrjax.transforms.hyperparams import injected_states
+from lrjax.transforms.hyperparams import NUMBERS, injected_states, numeric
 
 __all__ = ["inject"]
 
@@ -68,6 +67,7 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
         {'b1': 0.9, 'learning_rate': 0.75}
     """
     signature = inspect.signature(_checks.function("factory", factory))
+    signature.bind_partial(**hyperparams)  # an unknown argument is told before a missing one
     signature.bind(**hyperparams)
     schedules, values, fixed = {}, {}, {}
     for name, value in hyperparams.items():
@@ -164,7 +164,7 @@ def hyperparameter(name: str, value: Hyperparam) -> Hyperparam:
         if not is_schedule(name, value):
             raise TypeError(f"{name} must be a number, an array or a schedule, got {value!r}.")
         return value
-    return _checks.number(name, value)
+    return numeric(name, value)
 
 
 def is_schedule(name: str, value: Any) -> bool:
@@ -181,7 +181,7 @@ def is_schedule(name: str, value: Any) -> bool:
 
 
 def _is_hyperparameter(value: Any, parameter: inspect.Parameter | None) -> bool:
-    if not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
+    if not isinstance(value, NUMBERS):
         return False
     dtype = jnp.result_type(value)
     if jnp.issubdtype(dtype, jnp.floating):

@@ -62,7 +62,7 @@ def sgd(
         ['learning_rate', 'momentum', 'weight_decay']
     """
     decay = _unless_zero("momentum", momentum)
-    if nesterov and decay is None:
+    if _checks.flag("nesterov", nesterov) and decay is None:
         raise ValueError(f"nesterov must be False without momentum, got {nesterov!r}.")
     return inject(
         _sgd,
@@ -70,7 +70,7 @@ def sgd(
         momentum=decay,
         nesterov=nesterov,
         weight_decay=_unless_zero("weight_decay", weight_decay),
-        decoupled=decoupled,
+        decoupled=_checks.flag("decoupled", decoupled),
         mask=_mask(mask),
     )
 
