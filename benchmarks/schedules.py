@@ -1,59 +1,89 @@
-"""What a schedule costs, beside Optax's and PyTorch's.
+"""What does a schedule cost, beside Optax's and PyTorch's?
 
     python benchmarks/schedules.py
 
+Inside `jit` over a million counts, per count; outside of it for one Python int; and the number of
+equations of its jaxpr. Medians of calls that take turns; a ratio below 1 is in our favour. Beside
+them, where torch is installed, the time of PyTorch's `scheduler.step()`.
+
+ANSWER
 """
 
 import importlib.util
 import statistics
 import time
+import warnings
 
 import jax
 import jax.extend
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import lrjax.schedules as ls
 
-STEPS, WARMUP, PEAK = 10_000, 500, 0.1
-COUNTS = jnp.arange(1_000_000, dtype=jnp.int32) % (STEPS + STEPS // 10)
-ROUNDS, EAGER_CALLS = 31, 200
+PEAK, STEPS, WARMUP = 0.1, 10_000, 500
+COUNTS = jnp.arange(1_000_000, dtype=jnp.int32) % (STEPS + 1000)
+ROUNDS, EAGER_CALLS = 31, 30
 
-# name: (ours, Optax's)
-PAIRS = {
-    "constant": (ls.constant(PEAK), optax.constant_schedule(PEAK)),
-    "linear_decay": (ls.linear_decay(PEAK, STEPS), optax.linear_schedule(PEAK, 0.0, STEPS)),
-    "cosine_decay": (ls.cosine_decay(PEAK, STEPS), optax.cosine_decay_schedule(PEAK, STEPS)),
-    "polynomial_decay": (
+
+def optax_restarts(*lengths):
+    return optax.sgdr_schedule(
+        [
+            {"init_value": PEAK, "peak_value": PEAK, "decay_steps": n, "warmup_steps": 0}
+            for n in lengths
+        ]
+    )
+
+
+# What: (ours, Optax's or None, the name and arguments of PyTorch's or None).
+COMPARISONS = {
+    "constant": (ls.constant(PEAK), optax.constant_schedule(PEAK), ("ConstantLR", {"factor": 1.0})),
+    "linear decay": (
+        ls.linear_decay(PEAK, STEPS),
+        optax.linear_schedule(PEAK, 0.0, STEPS),
+        ("LinearLR", {"start_factor": 1.0, "end_factor": 0.0, "total_iters": STEPS}),
+    ),
+    "cosine decay": (
+        ls.cosine_decay(PEAK, STEPS),
+        optax.cosine_decay_schedule(PEAK, STEPS),
+        ("CosineAnnealingLR", {"T_max": STEPS}),
+    ),
+    "polynomial decay": (
         ls.polynomial_decay(PEAK, STEPS, power=2.0),
         optax.polynomial_schedule(PEAK, 0.0, 2.0, STEPS),
+        ("PolynomialLR", {"total_iters": STEPS, "power": 2.0}),
     ),
-    "exponential_decay": (
-        ls.exponential_decay(PEAK, 0.9, decay_steps=100),
-        optax.exponential_decay(PEAK, 100, 0.9),
+    "exponential decay": (
+        ls.exponential_decay(PEAK, 0.999),
+        optax.exponential_decay(PEAK, 1, 0.999),
+        ("ExponentialLR", {"gamma": 0.999}),
     ),
-    "step_decay": (
+    "step decay": (
         ls.step_decay(PEAK, 0.5, 1000),
         optax.exponential_decay(PEAK, 1000, 0.5, staircase=True),
+        ("StepLR", {"step_size": 1000, "gamma": 0.5}),
     ),
-    "multistep_decay": (
+    "multistep decay": (
         ls.multistep_decay(PEAK, [3000, 6000, 9000]),
         optax.piecewise_constant_schedule(PEAK, {3000: 0.1, 6000: 0.1, 9000: 0.1}),
+        ("MultiStepLR", {"milestones": [3000, 6000, 9000]}),
     ),
-    "with_warmup constant": (
+    "warmup, constant": (
         ls.with_warmup(ls.constant(PEAK), WARMUP),
         optax.warmup_constant_schedule(0.0, PEAK, WARMUP),
+        ("LinearLR", {"start_factor": 0.01, "total_iters": WARMUP}),
     ),
-    "with_warmup cosine": (
+    "warmup, cosine": (
         ls.with_warmup(ls.cosine_decay(PEAK, STEPS - WARMUP), WARMUP),
         optax.warmup_cosine_decay_schedule(0.0, PEAK, WARMUP, STEPS),
+        None,
     ),
-    "with_warmup exponential": (
+    "warmup, exponential": (
         ls.with_warmup(ls.exponential_decay(PEAK, 0.9, decay_steps=100), WARMUP),
         optax.warmup_exponential_decay_schedule(0.0, PEAK, WARMUP, 100, 0.9),
+        None,
     ),
-    "join of 3": (
+    "join of three": (
         ls.join([ls.linear_decay(PEAK, 900), ls.constant(PEAK), ls.constant(0.01)], [900, 5000]),
         optax.join_schedules(
             [
@@ -63,57 +93,109 @@ PAIRS = {
             ],
             [900, 5000],
         ),
+        None,
     ),
-    "onecycle cosine": (ls.onecycle(PEAK, STEPS), optax.cosine_onecycle_schedule(STEPS, PEAK)),
-    "onecycle linear": (
+    "1cycle": (
+        ls.onecycle(PEAK, STEPS),
+        optax.cosine_onecycle_schedule(STEPS, PEAK),
+        ("OneCycleLR", {"max_lr": PEAK, "total_steps": STEPS}),
+    ),
+    "1cycle, linear": (
         ls.onecycle(PEAK, STEPS, anneal="linear", three_phase=True),
         optax.linear_onecycle_schedule(STEPS, PEAK),
+        ("OneCycleLR", {"max_lr": PEAK, "total_steps": STEPS, "three_phase": True}),
     ),
-    "warm_restarts, 2 cycles": (
+    "2 restarts": (
         ls.warm_restarts(PEAK, 5000, num_cycles=2),
-        optax.sgdr_schedule([{"init_value": PEAK, "peak_value": PEAK, "decay_steps": 5000, "warmup_steps": 0}] * 2),
+        optax_restarts(5000, 5000),
+        ("CosineAnnealingWarmRestarts", {"T_0": 5000}),
     ),
-    "warm_restarts, growing": (
+    "20 restarts": (ls.warm_restarts(PEAK, 500, num_cycles=20), None, None),
+    "1,000 restarts": (ls.warm_restarts(PEAK, 10, num_cycles=1000), None, None),
+    "3 growing restarts": (
         ls.warm_restarts(PEAK, 1000, cycle_mult=2, num_cycles=3),
-        optax.sgdr_schedule([{"init_value": PEAK, "peak_value": PEAK, "decay_steps": n, "warmup_steps": 0} for n in (1000, 2000, 4000)]),
+        optax_restarts(1000, 2000, 4000),
+        ("CosineAnnealingWarmRestarts", {"T_0": 1000, "T_mult": 2}),
+    ),
+    "growing restarts": (ls.warm_restarts(PEAK, 1000, cycle_mult=2), None, None),
+    "triangular": (
+        ls.triangular(0.01, PEAK, 2000),
+        None,
+        ("CyclicLR", {"base_lr": 0.01, "max_lr": PEAK, "cycle_momentum": False}),
+    ),
+    "exp_range": (
+        ls.exp_range(0.01, PEAK, 2000, gamma=0.9999),
+        None,
+        (
+            "CyclicLR",
+            {
+                "base_lr": 0.01,
+                "max_lr": PEAK,
+                "mode": "exp_range",
+                "gamma": 0.9999,
+                "cycle_momentum": False,
+            },
+        ),
     ),
 }
 
 
-def seconds(function, argument, calls):
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = function(argument)
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / calls
+def torch_step(name, arguments):
+    """PyTorch's step, called as a schedule is; its own count goes on by itself."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **arguments)
+    return lambda count: scheduler.step()
 
 
-def interleaved(functions, argument, calls):
-    """The median time of each, measured in turns."""
-    for function in functions:
-        seconds(function, argument, 2)
-    times = [[seconds(function, argument, calls) for function in functions] for _ in range(ROUNDS)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+def medians(functions, argument, calls):
+    """The median time of a call to each, in turns."""
+    times = []
+    for _ in range(1 + ROUNDS):
+        times.append([])
+        for function in functions:
+            start = time.perf_counter()
+            for _ in range(calls):
+                result = function(argument)
+            jax.block_until_ready(result)
+            times[-1].append((time.perf_counter() - start) / calls)
+    return [statistics.median(column) for column in zip(*times[1:], strict=True)]
 
 
-def equations(schedule):
-    def count(jaxpr):
-        inner = [sub for eqn in jaxpr.eqns for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
-        return len(jaxpr.eqns) - len(inner) + sum(map(count, inner))
+def equations(jaxpr):
+    """How many equations there are, those of inner jaxprs instead of the one that holds them."""
+    inner = [list(jax.extend.core.jaxprs_in_params(eqn.params)) for eqn in jaxpr.eqns]
+    return sum(sum(map(equations, jaxprs)) if jaxprs else 1 for jaxprs in inner)
 
-    return count(jax.make_jaxpr(schedule)(jnp.int32(0)).jaxpr)
+
+def columns(*values, digits):
+    """Ours, the other's and their ratio."""
+    texts = [f"{value:9.{digits}f}" for value in values] + ["        –"] * (2 - len(values))
+    ratio = f"{values[0] / values[1]:7.2f}" if len(values) == 2 and values[1] else "      –"
+    return "".join(texts) + ratio
 
 
 def main():
-    print(f"{'':26}{'ns in jit':>20}{'':7}{'us eager':>20}{'':7}{'equations':>12}")
-    for name, pair in PAIRS.items():
-        # Optax's 1cycles take no array of counts.
+    has_torch = importlib.util.find_spec("torch") is not None
+    warnings.simplefilter("ignore")  # PyTorch's, of a scheduler without an optimizer's step
+    print(f"{'':20}{'ns in jit':^25}{'μs outside':^25}{'equations':^25}{'PyTorch':>9}")
+    print(f"{'':20}" + f"{'ours':>9}{'Optax':>9}{'ratio':>7}" * 3 + f"{'μs':>9}")
+    for name, (ours, optaxs, torchs) in COMPARISONS.items():
+        pair = [ours] if optaxs is None else [ours, optaxs]
+        # Under vmap, because Optax's 1cycles take no array of counts.
         compiled = [jax.jit(jax.vmap(schedule)) for schedule in pair]
-        inside = [t / COUNTS.size * 1e9 for t in interleaved(compiled, COUNTS, 1)]
-        outside = [t * 1e6 for t in interleaved(pair, 7, 20)]
-        sizes = [equations(schedule) for schedule in pair]
-        print(f"{name:26}{inside[0]:10.2f}{inside[1]:10.2f}{inside[0] / inside[1]:7.2f}"
-              f"{outside[0]:10.1f}{outside[1]:10.1f}{outside[0] / outside[1]:7.2f}{sizes[0]:6}{sizes[1]:6}")
+        inside = [1e9 * t / COUNTS.size for t in medians(compiled, COUNTS, 1)]
+        steppers = [torch_step(*torchs)] if torchs and has_torch else []
+        outside = [1e6 * t for t in medians([*pair, *steppers], 7, EAGER_CALLS)]
+        sizes = [equations(jax.make_jaxpr(schedule)(jnp.int32(7)).jaxpr) for schedule in pair]
+        print(
+            f"{name:20}"
+            + columns(*inside, digits=2)
+            + columns(*outside[: len(pair)], digits=1)
+            + columns(*sizes, digits=0)
+            + (f"{outside[-1]:9.1f}" if steppers else "        –")
+        )
 
 
 if __name__ == "__main__":

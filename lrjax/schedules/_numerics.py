@@ -74,13 +74,20 @@ _identity = jax.jit(lambda value: value, inline=True)
 
 
 def closed_form(function: Callable[..., Array]) -> Callable[..., jax.Array]:
-    """Make a function of an int32 count, NumPy's or JAX's, one of any count to an array of JAX."""
+    """Make a function of an int32 count, NumPy's or JAX's, one of any count to an array of JAX.
+
+    It may give one value for all counts, and any kind of number.
+    """
 
     @wraps(function)
     def schedule(count, **parameters):
+        count = as_count(count)
         # NumPy would warn of the infinities that JAX gives in silence.
         with np.errstate(all="ignore"):
-            return as_jax(as_float(function(as_count(count), **parameters)))
+            value = as_float(function(count, **parameters))
+        if np.ndim(value) < np.ndim(count):
+            value = namespace(value).broadcast_to(value, count.shape)
+        return as_jax(value)
 
     schedule.closed_form = function  # type: ignore[attr-defined]
     return schedule
@@ -90,7 +97,7 @@ def evaluate(schedule: Callable[..., Any], count: Array) -> Array:
     """A schedule inside of another: one of ours stays on the host where it can."""
     if isinstance(schedule, partial) and hasattr(schedule.func, "closed_form"):
         return as_float(schedule.func.closed_form(count, **schedule.keywords))
-    return constant(count, schedule(jnp.asarray(count)))
+    return as_float(schedule(jnp.asarray(count)))
 
 
 def divide(count: Array, steps: Array) -> tuple[Array, Array]:
@@ -108,7 +115,9 @@ def power(base: ArrayLike, exponent: Array) -> Array:
     in float32, 0.99994**1_000_000 would be 2 % off.
     """
     exponent = as_float(exponent)
-    if is_known(base) and np.all(np.asarray(base) > 0):
+    if is_known(base) and np.all(np.equal(base, 1)):
+        return as_float(base)
+    if is_known(base) and np.all(np.greater(base, 0)):
         return namespace(exponent).exp(exponent * log(base))
     xp, one = namespace(base, exponent), as_float(1)
     # The slope of x**0 at 0 would be 0 * 0**-1.
@@ -200,19 +209,13 @@ def through(
     """
     stretches = [k for k in range(len(times) - 1) if times[k + 1] > times[k]]
     if not stretches:
-        return constant(count, values[-1])
+        return as_float(values[-1])
     begins = [math.floor(times[k]) + 1 for k in stretches[1:]]
     parts = zip(*(fractions(count, times[k], times[k + 1]) for k in stretches), strict=True)
     done, left = (latest(count, begins, part) for part in parts)
-    start = latest(count, begins, [values[k] for k in stretches])
-    end = latest(count, begins, [values[k + 1] for k in stretches])
+    start = latest(count, begins, [as_float(values[k]) for k in stretches])
+    end = latest(count, begins, [as_float(values[k + 1]) for k in stretches])
     return shaped(shape, start, end, done, left)
-
-
-def constant(count: Array, value: ArrayLike) -> Array:
-    """The value, in the count's shape."""
-    shape = np.broadcast_shapes(np.shape(count), np.shape(value))
-    return namespace(count, value).broadcast_to(as_float(value), shape)
 
 
 def latest(count: Array, starts: Sequence[int], options: Sequence[Any]) -> Array:

@@ -338,6 +338,7 @@ def _repeat(count, schedule, cycle_steps, cycle_mult, decay):
     if float(cycle_mult).is_integer():
         position, _ = _numerics.divide(count - cycle.first, cycle.growth)
     else:
+        # A step that no integer bounds; it may come a float32's rounding early or late.
         xp = _numerics.namespace(count)
         position = xp.floor(cycle.done / cycle.growth).astype(np.int32)
     return _numerics.evaluate(schedule, position) * _numerics.power(decay, cycle.number)

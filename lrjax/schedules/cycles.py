@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-import numpy as np
 from jax.typing import ArrayLike
 
 from lrjax import _checks
@@ -273,9 +272,7 @@ def _warm_restarts(
 ):
     cycle = _numerics.locate(count, cycle_steps, cycle_mult, num_cycles)
     xp = _numerics.namespace(count, peak_value, peak_decay)
-    peak = _numerics.as_float(peak_value)
-    if not (_numerics.is_known(peak_decay) and np.all(peak_decay == 1)):
-        peak = peak * _numerics.power(peak_decay, cycle.number)
+    peak = _numerics.as_float(peak_value) * _numerics.power(peak_decay, cycle.number)
     rise = _numerics.as_float(0)
     if warmup_steps:
         rise = xp.where(cycle.number > 0, _numerics.as_float(warmup_steps), rise)
