@@ -188,11 +188,21 @@ def test_injecting_twice_is_injecting_once():
         hidden.init(PARAMS)
 
 
-def test_a_donated_state_leaves_the_callers_array_alone():
+@pytest.mark.parametrize("make", [lrjax.sgd, lambda rate: lrjax.plateau(rate, atol=rate)])
+def test_a_state_may_be_donated(make):
     rate = jnp.float32(0.5)
-    optimizer = lrjax.sgd(rate, lrjax.constant(rate))
-    held = [value.unsafe_buffer_pointer() for value in jax.tree.leaves(optimizer.init(PARAMS))]
-    assert rate.unsafe_buffer_pointer() not in held
+    optimizer = make(rate)
+    update = jax.jit(optimizer.update, donate_argnames="state")
+    for _ in range(2):
+        _, state = update(PARAMS, optimizer.init(PARAMS), PARAMS, value=1.0)
+        held = {value.unsafe_buffer_pointer() for value in jax.tree.leaves(state)}
+        assert len(held) == len(jax.tree.leaves(state))
+        assert rate.unsafe_buffer_pointer() not in held
+
+
+def test_nothing_leaks_and_nothing_runs_before_init():
+    with jax.checking_leaks(), jax.transfer_guard("disallow_explicit"):
+        lrjax.onecycle_adamw(0.1, 10)
 
 
 def test_transforms_pickle():

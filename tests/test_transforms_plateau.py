@@ -148,7 +148,9 @@ def test_factor_and_thresholds_may_be_traced():
     np.testing.assert_array_equal(lanes, [[1, 1, 1], [1, 1, 0.25]])
 
 
-def test_a_metric_must_be_given():
+@pytest.mark.parametrize(("given", "error"), [({}, TypeError), ({"value": [1, 2]}, ValueError)])
+def test_every_update_must_be_given_a_metric(given, error):
     optimizer = optax.chain(lrjax.sgd(0.1), lrjax.plateau())
-    with pytest.raises(TypeError, match="value"):
-        optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))
+    given = jax.tree.map(jnp.float32, given, is_leaf=lambda value: isinstance(value, list))
+    with pytest.raises(error, match="value"):
+        optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)), **given)

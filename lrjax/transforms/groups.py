@@ -12,7 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks, schedules
-from lrjax.transforms.injection import Hyperparam, Transform, hyperparameter, inject
+from lrjax.transforms.injection import Hyperparam, Transform, hyperparameter, inject, is_zero
 
 __all__ = ["discriminative", "geometric_learning_rates", "layerwise_decay"]
 
@@ -79,8 +79,7 @@ def _pattern(pattern: Any) -> str:
 
 def _group(factory: Callable, name: str, rate: Hyperparam, hyperparams: dict[str, Any]) -> Any:
     transform = inject(factory, learning_rate=hyperparameter(name, rate), **hyperparams)
-    frozen = isinstance(rate, int | float) and rate == 0
-    return optax.set_to_zero() if frozen else transform
+    return optax.set_to_zero() if is_zero(rate) else transform
 
 
 def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:

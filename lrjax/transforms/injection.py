@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -78,10 +79,7 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
         else:
             fixed[name] = value
     injection = Injection(factory, schedules, values, fixed)
-    built = _sketch(injection)
-    if not (hasattr(built, "init") and hasattr(built, "update")):
-        raise TypeError(f"factory must return a gradient transformation, got {built!r}.")
-    if _injects(built):
+    if _returns_injected(injection):
         return factory(**hyperparams)
     return Transform(partial(_init, injection), partial(_update, injection))
 
@@ -124,11 +122,18 @@ def _build(injection: Injection, hyperparams: dict[str, jax.Array]) -> Any:
     return injection.factory(**injection.fixed, **hyperparams)
 
 
-def _sketch(injection: Injection) -> Any:
-    """What the factory returns, from shapes alone: nothing runs on a device before `init`."""
-    built: list[Any] = []
-    jax.eval_shape(lambda: built.append(_build(injection, _initial(injection))))
-    return built[0]
+def _returns_injected(injection: Injection) -> bool:
+    """Whether the factory returns what `inject` does."""
+    answers = []
+
+    def ask():
+        built = _build(injection, _initial(injection))
+        if not (hasattr(built, "init") and hasattr(built, "update")):
+            raise TypeError(f"factory must return a gradient transformation, got {built!r}.")
+        answers.append(isinstance(built.update, partial) and built.update.func is _update)
+
+    jax.eval_shape(ask)  # from shapes alone: nothing runs on a device before `init`
+    return answers[0]
 
 
 def _initial(injection: Injection) -> dict[str, jax.Array]:
@@ -153,11 +158,6 @@ def _widen(tree: Any) -> Any:
     return jax.tree.map(widen, tree)
 
 
-def _injects(transform: Any) -> bool:
-    """Whether this is what `inject` returns."""
-    return isinstance(transform.update, partial) and transform.update.func is _update
-
-
 def hyperparameter(name: str, value: Hyperparam) -> Hyperparam:
     """A number, an array or a schedule, and nothing else."""
     if callable(value):
@@ -165,6 +165,11 @@ def hyperparameter(name: str, value: Hyperparam) -> Hyperparam:
             raise TypeError(f"{name} must be a number, an array or a schedule, got {value!r}.")
         return value
     return numeric(name, value)
+
+
+def is_zero(value: Hyperparam) -> bool:
+    """Whether this is the number 0, which leaves out what it would multiply; an array stays."""
+    return isinstance(value, int | float | np.number) and value == 0
 
 
 def is_schedule(name: str, value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from lrjax.schedules import (
     triangular,
     triangular2,
 )
-from lrjax.transforms.injection import Hyperparam, Transform, hyperparameter, inject
+from lrjax.transforms.injection import Hyperparam, Transform, hyperparameter, inject, is_zero
 
 __all__ = ["adamw", "cyclical_sgd", "onecycle_adamw", "onecycle_sgd", "sgd"]
 
@@ -60,6 +60,9 @@ def sgd(
         >>> optimizer = sgd(0.1, 0.9, weight_decay=1e-4)
         >>> sorted(get_hyperparams(optimizer.init(np.zeros(3))))
         ['learning_rate', 'momentum', 'weight_decay']
+
+    References:
+        Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
     """
     decay = _unless_zero("momentum", momentum)
     if _checks.flag("nesterov", nesterov) and decay is None:
@@ -76,8 +79,7 @@ def sgd(
 
 
 def _unless_zero(name: str, value: Hyperparam) -> Hyperparam | None:
-    value = hyperparameter(name, value)
-    return None if isinstance(value, int | float) and value == 0 else value
+    return None if is_zero(hyperparameter(name, value)) else value
 
 
 def _mask(mask: Any) -> Any:
@@ -188,7 +190,7 @@ def cyclical_sgd(
     if mode == "exp_range":
         cycle = functools.partial(cycle, gamma=gamma)
     learning_rate = cycle(base_value, peak_value, steps_up, steps_down)
-    if not isinstance(momentum, tuple):
+    if not isinstance(momentum, tuple | list):
         return sgd(learning_rate, momentum, **options)
     smallest, largest = _pair("momentum", momentum)
     return sgd(learning_rate, cycle(largest, smallest, steps_up, steps_down), **options)
@@ -201,7 +203,7 @@ _CYCLES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def _pair(name: str, value: tuple) -> tuple[ArrayLike, ArrayLike]:
+def _pair(name: str, value: Sequence[ArrayLike]) -> tuple[ArrayLike, ArrayLike]:
     if len(value) != 2:
         raise ValueError(f"{name} must be the smallest value and the largest, got {value!r}.")
     smallest, largest = (_checks.number(name, end) for end in value)
@@ -314,7 +316,7 @@ def onecycle_adamw(
 def _cycled(name, momentum, total_steps, *, div_factor=None, final_div_factor=None, **cycle):
     """The momentum's side of a 1cycle, which has no use for the rate's two factors."""
     del div_factor, final_div_factor
-    if not isinstance(momentum, tuple):
+    if not isinstance(momentum, tuple | list):
         return momentum
     smallest, largest = _pair(name, momentum)
     return onecycle_momentum(total_steps, base_value=smallest, max_value=largest, **cycle)

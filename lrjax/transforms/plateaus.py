@@ -54,8 +54,9 @@ def plateau(
     r"""Scale the updates down by a factor whenever a metric has stopped improving.
 
     Chain it after an optimizer and give every update the metric: `update(grads, state, params,
-    value=loss)`. The metric is looked at once in `accumulation_size` updates, as their mean; a
-    cut holds from that update on. With m the metric and b its best so far, it improves where
+    value=loss)`. The metric is looked at once in `accumulation_size` updates (say, an epoch's),
+    as their mean; a cut holds from that update on. With m the metric and b its best so far, it
+    improves where
 
     .. math:: m < b - (a + r |b|) \quad\text{(min)}, \qquad m > b + (a + r |b|)
         \quad\text{(max)}
@@ -76,9 +77,10 @@ def plateau(
         A gradient transformation; `get_hyperparams` tells the `scale`, `set_hyperparams` resets it.
 
     Raises:
-        ValueError: for a factor outside (0, 1], a negative or fractional number of looks, a
-            threshold that is negative, an unknown mode or convention; at `update`, TypeError
-            without a `value`.
+        ValueError: for a factor outside (0, 1], a negative number of looks or threshold, a
+            `min_scale` outside [0, 1], an unknown mode or convention; at `update`, for a
+            `value` that is no scalar.
+        TypeError: for a fractional number of looks; at `update`, without a `value`.
 
     Example:
         >>> from lrjax import get_hyperparams, sgd
@@ -88,6 +90,9 @@ def plateau(
         ...     _, state = optimizer.update(jnp.ones(3), state, value=loss)
         >>> float(get_hyperparams(state)["scale"])
         0.5
+
+    References:
+        He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385.
     """
     _checks.one_of("mode", mode, ("min", "max"))
     extra_patience, extra_cooldown = _CONVENTIONS[
@@ -118,15 +123,16 @@ _CONVENTIONS = {"torch": (1, 0), "keras": (0, -1), "optax": (0, 0)}
 
 def _init(params: Any) -> optax.InjectStatefulHyperparamsState:
     del params
-    zero = jnp.zeros((), jnp.int32)
+    # Arrays of their own, each of which may be donated.
+    count, bad, cooldown, seen = (jnp.zeros((), jnp.int32) for _ in range(4))
     mean = as_hyperparameter(0.0)
     # The largest float, not infinity, from which a relative threshold cannot be taken.
     best = as_hyperparameter(jnp.finfo(mean.dtype).max)
     return optax.InjectStatefulHyperparamsState(
-        count=zero,
+        count=count,
         hyperparams={"scale": as_hyperparameter(1.0)},
         hyperparams_states={},
-        inner_state=PlateauState(best, zero, zero, zero, mean),
+        inner_state=PlateauState(best, bad, cooldown, seen, mean),
     )
 
 
@@ -134,6 +140,8 @@ def _update(
     rule: Rule, updates: Any, state: Any, params: Any = None, *, value: ArrayLike, **_: Any
 ):
     del params
+    if jnp.ndim(value):
+        raise ValueError(f"value must be a scalar, got the shape {jnp.shape(value)}.")
     scale, inner_state = _observe(rule, state.hyperparams["scale"], state.inner_state, value)
     with jax.numpy_dtype_promotion("standard"):
         scaled = jax.tree.map(lambda update: scale * update, updates)
