@@ -229,8 +229,7 @@ class Curves:
             fields: dict[str, Any] = {name: file[name] for name in file.files if "/" not in name}
             del fields["format"]
             for name, keys in order.items():
-                grouped: Any = {key: file[f"{name}/{key}"] for key in keys}
-                fields[name] = grouped
+                fields[name] = {key: file[f"{name}/{key}"] for key in keys}
         return cls(**fields)
 
     def to_xarray(self) -> Any:
@@ -284,13 +283,10 @@ class Curves:
     @classmethod
     def tree_unflatten(cls, names, children):
         """The inverse of `tree_flatten_with_keys`."""
-        entries = zip(dataclasses.fields(cls), names, children, strict=True)
-        return cls(
-            **{
-                entry.name: child if keys is None else dict(zip(keys, child, strict=True))
-                for entry, keys, child in entries
-            }
-        )
+        fields: dict[str, Any] = {}
+        for entry, keys, child in zip(dataclasses.fields(cls), names, children, strict=True):
+            fields[entry.name] = child if keys is None else dict(zip(keys, child, strict=True))
+        return cls(**fields)
 
     def _axis(self, name: str) -> int:
         return list(self.axes).index(_checks.one_of("axis", name, tuple(self.axes)))

@@ -151,7 +151,8 @@ def test_seeds_agree_on_a_consensus_with_a_spread():
     assert agreed.reason.tolist() == ["", "not_learning"]
     assert agreed.consensus is agreed
     text = repr(suggestion)
-    assert "decades" in text and "none, not_learning" in text
+    assert "decades" in text
+    assert "none, not_learning" in text
 
 
 @pytest.mark.parametrize(

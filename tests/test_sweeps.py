@@ -22,6 +22,8 @@ import lrjax
 TASK, DATA = network()
 BATCHES = lrjax.array_batches(DATA, 16)
 HELD_OUT = lrjax.array_batches(clouds(40, seed=1), 16)
+# Optax's own arithmetic mixes types, which the tests forbid to ours.
+mixed_types = jax.numpy_dtype_promotion("standard")
 GRID = {"weight_decay": [0.0, 1e-3, 0.1], "momentum": [0.0, 0.9]}
 
 
@@ -192,7 +194,7 @@ def test_initial_starts_every_lane_there_and_is_not_modified():
     jax.tree.map(np.testing.assert_array_equal, BATCHES.data, DATA)
 
 
-@jax.numpy_dtype_promotion("standard")  # as Optax's Adam needs
+@mixed_types
 def test_initial_keeps_moments_and_starts_schedules_anew():
     optimizer = lrjax.adamw(lrjax.linear_decay(0.1, 50), b1=0.9)
     params = network_init(KEY)
@@ -274,7 +276,7 @@ def test_learning_rate_is_unknown_where_the_optimizer_does_not_tell():
     np.testing.assert_allclose(ramp.learning_rate, [1e-6, 10**-2.5, 10], rtol=1e-5)
 
 
-@jax.numpy_dtype_promotion("standard")  # as Optax's Adam needs
+@mixed_types
 def test_a_falling_momentum_is_told_and_used():
     run = functools.partial(lrjax.range_test, TASK, BATCHES, start=1e-2, end=1.0, steps=11)
     falling = run(momentum=(0.95, 0.85))
@@ -284,6 +286,15 @@ def test_a_falling_momentum_is_told_and_used():
     assert not np.array_equal(falling.loss, run().loss)
     linear = run(ramp="linear")
     np.testing.assert_allclose(linear.learning_rate, np.linspace(1e-2, 1.0, 11), rtol=1e-6)
+
+
+@mixed_types
+def test_an_optimizer_may_hold_keys_and_integers():
+    def noisy(learning_rate):
+        return optax.noisy_sgd(learning_rate, key=1)
+
+    curves = lrjax.sweep(TASK, BATCHES, noisy, steps=12, lanes={"learning_rate": [0.1, 0.2]})
+    assert np.isfinite(curves.loss).all()
 
 
 def test_progress_is_quiet_in_a_pipe(capfd):
@@ -342,6 +353,7 @@ BAD_CALLS = [
     (ValueError, "batches", {"batches": iter([])}),
     (ValueError, "batches", {"batches": changing()}),
     (TypeError, "initial", {"initial": network_init(KEY)}),
+    (ValueError, "opt_state", {"initial": (network_init(KEY), {}, lrjax.adamw(0.1).init(0.0))}),
     (ValueError, "loss", {"task": bad_loss(lambda params, batch: jnp.zeros(3))}),
     (ValueError, "loss", {"task": bad_loss(lambda params, batch: batch[1][0])}),
     (ValueError, "metrics", {"task": bad_loss(lambda p, batch: (jnp.zeros(()), {"m": batch[1]}))}),

@@ -63,7 +63,13 @@ def init(
     params, model_state, *opt_state = initial or task.init(jax.random.key(seed))
     fresh = optimizer(**hyperparams).init(params)
     if opt_state:
-        fresh = _keep_moments(fresh, opt_state[0])
+        try:
+            fresh = _keep_moments(fresh, opt_state[0])
+        except (AttributeError, ValueError) as error:
+            raise ValueError(
+                "initial's opt_state must be of the optimizer that the lanes make, "
+                f"{jax.tree.structure(fresh)}, got {jax.tree.structure(opt_state[0])}."
+            ) from error
     zero = jnp.zeros((), jnp.result_type(float))
     return State(params, model_state, fresh, Watch(zero, zero, zero, zero, zero, jnp.bool(False)))
 
@@ -102,19 +108,18 @@ def train(
 
     def update(state, step_and_items):
         step, items = step_and_items
-        batches = functools.partial(_mean_gradient, program.task, source, items)
-        loss, model_state, metrics, grads = batches(state, jax.random.fold_in(key, step))
+        loss, model_state, metrics, grads = _mean_gradient(
+            program.task, state, source, items, jax.random.fold_in(key, step)
+        )
         updates, opt_state = transform.update(
             grads, state.opt_state, state.params, value=loss, grad=grads
         )
         params = optax.apply_updates(state.params, updates)
         watch = _observe(state.watch, loss, step, program.divergence)
-        alive = ~watch.diverged
-        new = _freeze(alive, State(params, model_state, opt_state, watch), state)
-        loss, metrics = _measured(alive, (loss, metrics))
+        loss, metrics = _measured(~watch.diverged, (loss, metrics))
         rate, momentum = _told(opt_state)
-        record = Record(loss, metrics, rate, momentum)
-        return _select(step < stop, new._replace(watch=watch), state), record
+        new = State(params, model_state, opt_state, watch)
+        return _advance(step < stop, new, state), Record(loss, metrics, rate, momentum)
 
     count, each = program.length, program.accumulate
     items = source.chunk(start * each, count * each)
@@ -122,7 +127,7 @@ def train(
     return jax.lax.scan(update, state, (start + jnp.arange(count), items))
 
 
-def _mean_gradient(task: Task, source: ArrayBatches | Loaded, items: Any, state: State, key):
+def _mean_gradient(task: Task, state: State, source: ArrayBatches | Loaded, items: Any, key):
     """The means over the batches of one update: loss, model state, metrics and gradient."""
 
     def one(model_state, numbered):
@@ -181,22 +186,20 @@ def _told(opt_state: Any) -> tuple[jax.Array, jax.Array]:
     return told.get("learning_rate", nan), momentum
 
 
-def _freeze(alive: jax.Array, new: State, old: State) -> State:
-    """The new values of a run that is alive; of a diverged one the old.
+def _advance(active: jax.Array, new: State, old: State) -> State:
+    """The new state, if the step is to be done at all; of a diverged run the old values.
 
     But for integers: counters run on, so that every run's schedules are told to the end.
     """
+    alive = active & ~new.watch.diverged
 
     def choose(new, old):
-        if jnp.issubdtype(old.dtype, jnp.integer):
-            return new
-        return jnp.where(alive, new if new.dtype == old.dtype else new.astype(old.dtype), old)
+        counter = jnp.issubdtype(old.dtype, jnp.integer)
+        new = new if new.dtype == old.dtype else new.astype(old.dtype)
+        return jnp.where(active if counter else alive, new, old)
 
-    return jax.tree.map(choose, new, old)
-
-
-def _select(condition: jax.Array, new: State, old: State) -> State:
-    return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+    watch = jax.tree.map(functools.partial(jnp.where, active), new.watch, old.watch)
+    return jax.tree.map(choose, new, old)._replace(watch=watch)
 
 
 def _measured(alive: jax.Array, tree: tuple[Any, Any]) -> tuple[Any, Any]:
