@@ -38,18 +38,20 @@ def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[Report]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]:.0f} steps/s"),
-        TextColumn("{task.fields[alive]} of " + f"{lanes} lanes alive"),
-        TextColumn("best loss {task.fields[best]:.4g}"),
+        TextColumn("{task.fields[alive]}" + f"/{lanes} lanes"),
+        TextColumn("best {task.fields[best]:.4g}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=steps, alive=lanes, best=np.inf, speed=0.0)
+        task = bar.add_task("compiling", total=steps, alive=lanes, best=np.inf, speed=0.0)
 
         def report(done: int, losses: np.ndarray, diverged: np.ndarray) -> None:
             state = bar.tasks[0]
             best = np.fmin(state.fields["best"], np.fmin.reduce(losses, axis=None))
             speed = done / state.elapsed if state.elapsed else 0.0
             alive = int(lanes - diverged.sum())
-            bar.update(task, completed=done, alive=alive, best=best, speed=speed)
+            bar.update(
+                task, description="training", completed=done, alive=alive, best=best, speed=speed
+            )
 
         yield report

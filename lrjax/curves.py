@@ -25,6 +25,8 @@ Arrays = dict[str, np.ndarray]
 class Curves:
     """The curves of a sweep, numpy arrays on the host.
 
+    Curves from elsewhere need only `learning_rate` and `loss`, and `axes` if there are several.
+
     `*axes` stands for one dimension per entry of `axes`. From the step at which a lane
     diverged on, its losses, metrics and evaluations are NaN: arrays need one shape, and NaN is
     drawn as nothing.
@@ -45,16 +47,26 @@ class Curves:
         lanes: for a list of lanes, its hyperparameters along the axis `lane`; else empty.
     """
 
-    axes: Arrays
+    axes: Arrays = field(default_factory=dict)
     learning_rate: np.ndarray
     momentum: np.ndarray | None = None
     loss: np.ndarray
     metrics: Arrays = field(default_factory=dict)
-    eval_steps: np.ndarray
-    eval_loss: np.ndarray
+    eval_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    eval_loss: np.ndarray = None  # type: ignore[assignment]  # filled in below
     eval_metrics: Arrays = field(default_factory=dict)
-    diverged_at: np.ndarray
+    diverged_at: np.ndarray = None  # type: ignore[assignment]
     lanes: Arrays = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in what curves from elsewhere do not have: no evaluations, divergence at NaN."""
+        if self.eval_loss is None:
+            empty = np.zeros((*self.loss.shape[:-1], 0), np.float32)
+            object.__setattr__(self, "eval_loss", empty)
+        if self.diverged_at is None:
+            bad = ~np.isfinite(self.loss)
+            first = np.where(bad.any(-1), bad.argmax(-1), self.loss.shape[-1])
+            object.__setattr__(self, "diverged_at", first.astype(np.int32))
 
     @property
     def steps(self) -> int:
@@ -86,9 +98,7 @@ class Curves:
             >>> curves = Curves(
             ...     axes={"weight_decay": np.float32([0, 1e-4]), "seed": np.int32([0, 1])},
             ...     learning_rate=np.float32([0.1, 0.2]),
-            ...     loss=np.arange(8, dtype=np.float32).reshape(2, 2, 2),
-            ...     eval_steps=np.int32([]), eval_loss=np.zeros((2, 2, 0), np.float32),
-            ...     diverged_at=np.full((2, 2), 2, np.int32))
+            ...     loss=np.arange(8, dtype=np.float32).reshape(2, 2, 2))
             >>> curves.select(weight_decay=1e-4, seed=0).loss.tolist()
             [4.0, 5.0]
         """

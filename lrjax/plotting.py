@@ -56,9 +56,9 @@ def plot_curves(
         >>> matplotlib.use("Agg")
         >>> rates = np.geomspace(1e-4, 1, 50).astype(np.float32)
         >>> curves = Curves(
-        ...     axes={"weight_decay": np.float32([0, 1e-4])}, learning_rate=rates,
-        ...     loss=np.stack([1 + rates, 2 + rates]), eval_steps=np.int32([]),
-        ...     eval_loss=np.zeros((2, 0)), diverged_at=np.int32([50, 50]))
+        ...     axes={"weight_decay": np.float32([0, 1e-4])},
+        ...     learning_rate=rates,
+        ...     loss=np.stack([1 + rates, 2 + rates]))
         >>> ax = plot_curves(curves)
         >>> ax.get_xscale(), len(ax.lines)
         ('log', 2)

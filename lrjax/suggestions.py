@@ -156,10 +156,7 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
     Example:
         >>> rates = np.geomspace(1e-5, 10, 200).astype(np.float32)
         >>> loss = 0.3 + 2 / (1 + rates / 0.01) + rates**2
-        >>> curves = Curves(
-        ...     axes={}, learning_rate=rates, loss=loss, eval_steps=np.int32([]),
-        ...     eval_loss=np.float32([]), diverged_at=np.int32(200))
-        >>> suggest(curves)
+        >>> suggest(Curves(learning_rate=rates, loss=loss))
         Suggestion by 'robust'
           learning rate 0.0892, cycle from 0.0178 to 0.178
 

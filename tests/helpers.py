@@ -56,19 +56,12 @@ def line_loss(params, batch):
 
 
 def make_curves(rate, loss, **fields):
-    """Curves of lanes without evaluations; `loss` is [*axes, steps]."""
+    """Curves with axes to fit; `loss` is [*axes, steps]."""
     loss = np.asarray(loss, np.float32)
     lanes = loss.shape[:-1]
     names = ["weight_decay", "seed"][-len(lanes) :] if lanes else []
-    bad = ~np.isfinite(loss)
-    given = {
-        "axes": {name: np.arange(size) for name, size in zip(names, lanes, strict=True)},
-        "learning_rate": np.asarray(rate, np.float32),
-        "loss": loss,
-        "eval_steps": np.zeros(0, np.int32),
-        "eval_loss": np.zeros((*lanes, 0), np.float32),
-        "diverged_at": np.where(bad.any(-1), bad.argmax(-1), loss.shape[-1]).astype(np.int32),
-    }
+    axes = {name: np.arange(size) for name, size in zip(names, lanes, strict=True)}
+    given = {"axes": axes, "learning_rate": np.asarray(rate, np.float32), "loss": loss}
     return lrjax.Curves(**given | fields)
 
 
