@@ -469,7 +469,7 @@ CASES = {
     ),
     "step_decay.offset": Case(
         ls.step_decay,
-        {"init_value": 0.1, "drop": 0.9999999},
+        {"init_value": 0.1, "drop": 1 - 1e-9},
         {"every": 10, "offset": 2**31 - 1},
         steps_down,
         (3, 13),

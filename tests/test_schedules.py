@@ -35,12 +35,12 @@ def early_counts(case):
     return np.array([*range(40), *(count for count in case.boundaries if count < 2000)])
 
 
-def amplitude(case):
-    return max(abs(value) for value in case.values.values())
-
-
 def expected(case, counts, **values):
     return np.array([case.expected(count, **values) for count in counts])
+
+
+def amplitude(case):
+    return np.abs(expected(case, counts_near(case))).max()
 
 
 def test_every_schedule_has_a_case():
@@ -54,18 +54,15 @@ ANYWHERE = st.integers(0, MAX_COUNT) | st.integers(0, 31).flatmap(
 
 @every_case
 def test_exact(case):
-    near = counts_near(case)
-    compiled = jax.jit(case.schedule())
+    schedule, near, largest = case.schedule(), counts_near(case), amplitude(case)
+    compiled = jax.jit(schedule)
 
     def check(counts):
         # One length for all, so that one compiled program serves them all.
         counts = np.resize(np.array(counts, np.int32), max(64, len(near)))
-        np.testing.assert_allclose(
-            np.asarray(compiled(counts), np.float64),
-            expected(case, counts),
-            rtol=0,
-            atol=1e-6 * amplitude(case),
-        )
+        inside, outside = np.asarray(compiled(counts)), np.asarray(schedule(counts))
+        np.testing.assert_allclose(inside, expected(case, counts), rtol=0, atol=1e-6 * largest)
+        np.testing.assert_allclose(outside, inside, rtol=0, atol=5e-7 * largest)
 
     check(near)
     hypothesis.settings(max_examples=5)(
@@ -73,15 +70,13 @@ def test_exact(case):
     )()
 
 
-@every_case
-def test_outside_of_jit_it_is_the_same(case):
-    counts = counts_near(case)
-    outside = case.schedule()(counts)
-    np.testing.assert_allclose(
-        outside, jax.jit(case.schedule())(counts), rtol=0, atol=5e-7 * amplitude(case)
-    )
-    single = [case.schedule()(int(count)) for count in counts]
-    np.testing.assert_allclose(outside, single, rtol=1e-6, atol=0)
+@every_schedule
+def test_one_count_is_as_many(case):
+    schedule, counts = case.schedule(), counts_near(case)
+    single = [schedule(int(count)) for count in counts]
+    np.testing.assert_allclose(single, schedule(counts), rtol=1e-6)
+    on_device = [schedule(jnp.int32(count)) for count in counts[:3]]
+    np.testing.assert_allclose(on_device, single[:3], rtol=1e-6, atol=1e-6 * amplitude(case))
 
 
 @pytest.mark.parametrize(
@@ -143,9 +138,9 @@ def test_a_count_beyond_the_range_is_its_end():
 
 @every_value
 def test_values_may_be_traced(case, name):
-    counts = jnp.asarray(early_counts(case))
+    counts = early_counts(case)
     values = np.float32(case.values[name]) * np.array([1.0, 0.5, 0.9], np.float32)
-    batched = jax.vmap(lambda value: case.schedule(**{name: value})(counts))(values)
+    batched = jax.jit(jax.vmap(lambda value: case.schedule(**{name: value})(counts)))(values)
     assert batched.dtype == jnp.float32
     single = [case.schedule(**{name: float(value)})(counts) for value in values]
     # A traced rate has its logarithm taken in float32, not in float64.
@@ -156,12 +151,14 @@ def test_values_may_be_traced(case, name):
 def test_values_have_gradients(case, name):
     value = case.values[name]
     counts = early_counts(case)
-    gradients = jax.jacobian(lambda value: case.schedule(**{name: value})(counts))(value)
+    gradients = jax.jit(jax.jacfwd(lambda value: case.schedule(**{name: value})(counts)))(value)
+    back = jax.jit(jax.grad(lambda value: case.schedule(**{name: value})(counts).sum()))(value)
     step = 1e-6 * max(abs(value), 1e-3)
     above, below = (expected(case, counts, **{name: value + s}) for s in (step, -step))
     slopes = (above - below) / (2 * step)
     slack = 1e-6 + 1e-4 * np.abs(slopes).max()
     np.testing.assert_allclose(gradients, slopes, rtol=2e-3, atol=slack)
+    np.testing.assert_allclose(back, gradients.sum(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,8 @@ def _compound_time_decay(count, init_value, decay_rate):
     integral = _log1p_integral(rate, end) - _log1p_integral(rate, start)
     ends = (xp.log1p(rate * end) - xp.log1p(rate * start)) / 2
     slopes = (rate / (1 + rate * end) - rate / (1 + rate * start)) / 12
-    return _numerics.as_float(init_value) * xp.exp(-(log_product + integral + ends + slopes))
+    later = xp.where(count > exact, integral + ends + slopes, zero)
+    return _numerics.as_float(init_value) * xp.exp(-(log_product + later))
 
 
 def _log1p_integral(rate: _numerics.Array, end: _numerics.Array) -> _numerics.Array:
