@@ -309,7 +309,7 @@ def test_onecycle_adamw_cycles_b1():
     close(trace, train(by_hand, steps=8)[0])
 
 
-@pytest.mark.parametrize("momentum", [0.5, lrjax.constant(0.5)])
+@pytest.mark.parametrize("momentum", [0.5, lrjax.constant(0.5), [0.5, 0.5]])
 @pytest.mark.parametrize(
     "cycle",
     [
@@ -317,5 +317,5 @@ def test_onecycle_adamw_cycles_b1():
         lambda momentum: lrjax.onecycle_sgd(1.0, 8, momentum=momentum),
     ],
 )
-def test_a_cycle_takes_one_momentum_too(cycle, momentum):
+def test_a_cycle_takes_a_number_a_schedule_or_a_pair_as_momentum(cycle, momentum):
     np.testing.assert_array_equal(train(cycle(momentum))[1]["momentum"], [0.5] * 4)

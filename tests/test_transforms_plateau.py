@@ -139,6 +139,12 @@ def test_bfloat16_parameters_keep_a_float32_scale():
     assert lrjax.get_hyperparams(state)["scale"] == np.float32(0.9)
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.array, jnp.float32, jnp.bfloat16])
+def test_factor_and_thresholds_may_be_arrays_of_any_type(kind):
+    scale = scales([1.0, 0.95], factor=kind(0.5), patience=0, rtol=kind(0.125), atol=kind(0))
+    assert scale.tolist() == [1.0, 0.5]
+
+
 def test_factor_and_thresholds_may_be_traced():
     @jax.vmap
     def lane(factor, rtol):

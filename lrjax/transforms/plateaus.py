@@ -142,8 +142,9 @@ def _update(
     del params
     if jnp.ndim(value):
         raise ValueError(f"value must be a scalar, got the shape {jnp.shape(value)}.")
-    scale, inner_state = _observe(rule, state.hyperparams["scale"], state.inner_state, value)
+    # A float32 scale beside bfloat16 updates, or a rule of another type, is meant.
     with jax.numpy_dtype_promotion("standard"):
+        scale, inner_state = _observe(rule, state.hyperparams["scale"], state.inner_state, value)
         scaled = jax.tree.map(lambda update: scale * update, updates)
     return cast_like(scaled, updates), state._replace(
         count=optax.safe_increment(state.count),
