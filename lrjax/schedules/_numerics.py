@@ -115,10 +115,12 @@ def power(base: ArrayLike, exponent: Array) -> Array:
     in float32, 0.99994**1_000_000 would be 2 % off.
     """
     exponent = as_float(exponent)
-    if is_known(base) and np.all(np.equal(base, 1)):
-        return as_float(base)
-    if is_known(base) and np.all(np.greater(base, 0)):
-        return namespace(exponent).exp(exponent * log(base))
+    if is_known(base):
+        precise = np.asarray(base, np.float64)
+        if (precise == 1).all():
+            return as_float(precise)
+        if (precise > 0).all():
+            return namespace(exponent).exp(exponent * as_float(np.log(precise)))
     xp, one = namespace(base, exponent), as_float(1)
     # The slope of x**0 at 0 would be 0 * 0**-1.
     zero = exponent == 0
