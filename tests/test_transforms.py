@@ -270,8 +270,7 @@ def in_our_words(case):
     return lrjax.onecycle_sgd(kwargs.pop("max_lr"), kwargs.pop("total_steps"), **kwargs, **options)
 
 
-@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["scheduler"])
-def test_cycles_are_pytorch_s_parameter_for_parameter(case):
+def train_as_pytorch_did(case):
     inputs, targets = jnp.array(GOLDEN["inputs"]), jnp.array(GOLDEN["targets"])
     start = {name: jnp.array(value) for name, value in GOLDEN["start"].items()}
     optimizer = in_our_words(case)
@@ -285,14 +284,20 @@ def test_cycles_are_pytorch_s_parameter_for_parameter(case):
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         params = optax.apply_updates(params, updates)
         told = lrjax.get_hyperparams(state)
-        return (params, state), params | {
-            name: told[name] for name in ("learning_rate", "momentum")
-        }
+        told = {name: told[name] for name in ("learning_rate", "momentum")}
+        return (params, state), params | told
 
-    _, trace = jax.lax.scan(update, (start, optimizer.init(start)), None, length=200)
+    return jax.lax.scan(update, (start, optimizer.init(start)), None, length=200)[1]
+
+
+@pytest.mark.parametrize(("x64", "rtol", "atol"), [(False, 1e-5, 1e-6), (True, 1e-12, 1e-14)])
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["scheduler"])
+def test_cycles_are_pytorch_s_parameter_for_parameter(case, x64, rtol, atol):
+    with jax.enable_x64(x64):
+        trace = train_as_pytorch_did(case)
     for expected in case["trace"]:
-        for name, value in at(expected["steps"] - 1, trace).items():
-            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
+        for name, value in at(expected["steps"] - 1, jax.device_get(trace)).items():
+            np.testing.assert_allclose(value, expected[name], rtol, atol)
 
 
 def test_onecycle_adamw_cycles_b1():
