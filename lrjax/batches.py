@@ -41,29 +41,40 @@ class ArrayBatches:
         """The number of batches in an epoch, without the short tail."""
         return self.size // self.batch_size
 
-    def __call__(self, step: jax.typing.ArrayLike) -> Any:
+    def __call__(self, step: Any) -> Any:
         """The batch of a step; the step may be traced."""
-        return self.fetch(self.chunk(step, 1)[0])
+        epoch, position = divmod(step, self.steps_per_epoch)
+        start = position * self.batch_size
+        rows = jax.lax.dynamic_slice_in_dim(self._order(epoch), start, self.batch_size)
+        return _take(self.data, rows)
 
-    def chunk(self, start: jax.typing.ArrayLike, steps: int) -> jax.Array:
-        """The rows of each of the `steps` batches from `start` on, i32[steps, batch_size]."""
-        step = jnp.asarray(start, jnp.int32) + jnp.arange(steps)
-        epoch, position = step // self.steps_per_epoch, step % self.steps_per_epoch
-        rows = position[:, None] * self.batch_size + jnp.arange(self.batch_size)[None]
+    def rows(self, start: int, steps: int) -> np.ndarray:
+        """The numbers of the samples in the batches from step `start` on, [steps, batch_size]."""
+        epochs, positions = np.divmod(np.arange(start, start + steps), self.steps_per_epoch)
+        within = positions[:, None] * self.batch_size + np.arange(self.batch_size)
+        orders = map(self._order, epochs.tolist())
+        return np.stack([order[rows] for order, rows in zip(orders, within, strict=True)])
+
+    def _order(self, epoch: Any) -> Any:
+        """The samples' numbers in the order of an epoch, i32[size]; on the host if it is known."""
         if not self.shuffle:
-            return rows
-        # Each epoch that the steps can touch is shuffled once, not once per step.
-        epochs = 1 + (steps - 1 + self.steps_per_epoch - 1) // self.steps_per_epoch
-        orders = jax.vmap(self._order)(epoch[0] + jnp.arange(epochs))
-        return orders[(epoch - epoch[0])[:, None], rows]
+            return np.arange(self.size, dtype=np.int32)
+        shuffled = _shuffled if isinstance(epoch, jax.Array) else _shuffled_once
+        return shuffled(self.size, self.seed, epoch)
 
-    def _order(self, epoch: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(self.seed), epoch)
-        return jax.random.permutation(key, self.size)
 
-    def fetch(self, rows: jax.Array) -> Any:
-        """The samples of some rows."""
-        return jax.tree.map(lambda array: array[rows], self.data)
+def _shuffled(size: int, seed: int, epoch: jax.typing.ArrayLike) -> jax.Array:
+    return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), epoch), size)
+
+
+@functools.lru_cache(maxsize=8)
+def _shuffled_once(size: int, seed: int, epoch: int) -> np.ndarray:
+    with jax.ensure_compile_time_eval():
+        return np.asarray(_shuffled(size, seed, epoch))
+
+
+def _take(data: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda array: array[rows], data)
 
 
 def array_batches(
@@ -104,36 +115,48 @@ def array_batches(
     return ArrayBatches(data, batch_size, _checks.integer("seed", seed), shuffle)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["batches"], meta_fields=[])
-@dataclass(frozen=True)
-class Loaded:
-    """Batches of some steps that have been read, stacked along a first axis of steps."""
+class Rows(NamedTuple):
+    """The batches of some steps, as rows of a dataset on the device."""
+
+    data: Any
+    rows: np.ndarray  # i32[steps, batch_size]
+
+    def fetch(self, k: Any) -> Any:
+        """The batch of step k."""
+        return _take(self.data, self.rows[k])
+
+
+class Loaded(NamedTuple):
+    """The batches of some steps, as they were read, stacked along a first axis."""
 
     batches: Any
 
-    def chunk(self, start: jax.typing.ArrayLike, steps: int) -> Any:
-        """The batches themselves: they were read for these steps."""
-        del start, steps
-        return self.batches
-
-    def fetch(self, batch: Any) -> Any:
-        """The batch itself."""
-        return batch
+    def fetch(self, k: Any) -> Any:
+        """The batch of step k."""
+        return _take(self.batches, k)
 
 
-def reader(batches: Any, total: int) -> tuple[Any, Callable[[int, int], ArrayBatches | Loaded]]:
-    """What a batch looks like, and a function that reads the batches of the next steps.
+Read = Callable[[int, int, int], Rows | Loaded]
+
+
+def reader(batches: Any, total: int) -> tuple[Any, Read]:
+    """What a batch looks like, and a function that reads one stretch of batches after another.
 
     Args:
         batches: `array_batches(…)`, or any iterable of pytrees of arrays.
         total: how many batches will be read.
 
     Returns:
-        A batch of shapes, and `read(count, length)`, which gives `count` batches, filled up to
-        `length` with repetitions of the last.
+        A batch of shapes, and `read(start, count, length)`, which gives the `count` batches
+        from number `start` on, filled up to `length` with repetitions of the last.
     """
     if isinstance(batches, ArrayBatches):
-        return jax.eval_shape(batches, 0), lambda count, length: batches
+
+        def read_rows(start: int, count: int, length: int) -> Rows:
+            rows = batches.rows(start, count)
+            return Rows(batches.data, np.concatenate([rows, *[rows[-1:]] * (length - count)]))
+
+        return jax.eval_shape(batches, 0), read_rows
     if isinstance(batches, Sized) and len(batches) < total:
         raise ValueError(
             f"batches must last for the {total} that the steps take, got {len(batches)} "
@@ -143,7 +166,8 @@ def reader(batches: Any, total: int) -> tuple[Any, Callable[[int, int], ArrayBat
     first = next(stream)
     stream = itertools.chain([first], stream)
 
-    def read(count: int, length: int) -> Loaded:
+    def read(start: int, count: int, length: int) -> Loaded:
+        del start  # a stream goes on where it stands
         loaded = list(itertools.islice(stream, count))
         return Loaded(_stack(loaded + loaded[-1:] * (length - count)))
 

@@ -293,10 +293,12 @@ class Curves:
     @classmethod
     def tree_unflatten(cls, names, children):
         """The inverse of `tree_flatten_with_keys`."""
-        fields: dict[str, Any] = {}
+        # Past the constructor: the children may be anything, such as what a tree.map returns.
+        curves = object.__new__(cls)
         for entry, keys, child in zip(dataclasses.fields(cls), names, children, strict=True):
-            fields[entry.name] = child if keys is None else dict(zip(keys, child, strict=True))
-        return cls(**fields)
+            value = child if keys is None else dict(zip(keys, child, strict=True))
+            object.__setattr__(curves, entry.name, value)
+        return curves
 
     def _axis(self, name: str) -> int:
         return list(self.axes).index(_checks.one_of("axis", name, tuple(self.axes)))

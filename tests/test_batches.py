@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lrjax
-from lrjax.batches import evaluation_groups
+from lrjax.batches import evaluation_groups, reader
 
 DATA = {"x": np.arange(20, dtype=np.float32).reshape(10, 2), "y": np.arange(10)}
 
@@ -31,13 +31,16 @@ def test_a_batch_is_a_pure_function_of_seed_and_step():
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize(("start", "steps"), [(0, 1), (0, 12), (2, 5), (5, 4), (7, 1)])
-def test_a_chunk_holds_the_batches_of_its_steps(start, steps, shuffle):
+@pytest.mark.parametrize(("start", "count", "length"), [(0, 1, 1), (0, 12, 12), (2, 3, 5)])
+def test_a_reader_reads_the_batches_of_its_steps(start, count, length, shuffle):
     batches = lrjax.array_batches(DATA, 3, shuffle=shuffle)
-    rows = batches.chunk(start, steps)
-    assert rows.shape == (steps, 3)
-    for k in range(steps):
-        np.testing.assert_array_equal(batches.fetch(rows[k])["y"], batches(start + k)["y"])
+    _, from_arrays = reader(batches, 12)
+    _, from_stream = reader((batches(start + k) for k in range(12)), 12)
+    for read in (from_arrays, from_stream):
+        source = read(start, count, length)
+        for k in range(length):
+            expected = batches(start + min(k, count - 1))
+            jax.tree.map(np.testing.assert_array_equal, source.fetch(k), expected)
 
 
 def test_without_shuffling_samples_come_in_order():

@@ -124,7 +124,7 @@ def sweep(
     records, evaluations = [], []
     with progress_bar(steps, len(grid), enabled=progress) as report:
         for start, stop, evaluated in spans:
-            source = read((stop - start) * accumulate, length * accumulate)
+            source = read(start * accumulate, (stop - start) * accumulate, length * accumulate)
             states, record = _train_lanes(
                 grid.hyperparams, grid.seeds, states, optimizer, source, (start, stop), program
             )

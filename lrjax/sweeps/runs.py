@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lrjax.batches import ArrayBatches, Group, Loaded
+from lrjax.batches import Group, Loaded, Rows
 from lrjax.tasks import Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
 
@@ -97,7 +97,7 @@ def train(
     seed: jax.Array,
     state: State,
     optimizer: Optimizer,
-    source: ArrayBatches | Loaded,
+    source: Rows | Loaded,
     span: tuple[jax.Array, jax.Array],
     program: Program,
 ) -> tuple[State, Record]:
@@ -106,10 +106,10 @@ def train(
     transform = optax.with_extra_args_support(optimizer(**hyperparams))
     key = jax.random.fold_in(jax.random.key(seed), TRAINING)
 
-    def update(state, step_and_items):
-        step, items = step_and_items
+    def update(state, k):
+        step = start + k
         loss, model_state, metrics, grads = _mean_gradient(
-            program.task, state, source, items, jax.random.fold_in(key, step)
+            program, state, source, k, jax.random.fold_in(key, step)
         )
         updates, opt_state = transform.update(
             grads, state.opt_state, state.params, value=loss, grad=grads
@@ -121,29 +121,27 @@ def train(
         new = State(params, model_state, opt_state, watch)
         return _advance(step < stop, new, state), Record(loss, metrics, rate, momentum)
 
-    count, each = program.length, program.accumulate
-    items = source.chunk(start * each, count * each)
-    items = jax.tree.map(lambda array: array.reshape(count, each, *array.shape[1:]), items)
-    return jax.lax.scan(update, state, (start + jnp.arange(count), items))
+    return jax.lax.scan(update, state, jnp.arange(program.length))
 
 
-def _mean_gradient(task: Task, state: State, source: ArrayBatches | Loaded, items: Any, key):
-    """The means over the batches of one update: loss, model state, metrics and gradient."""
+def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax.Array, key):
+    """The means over the batches of update k: loss, model state, metrics and gradient."""
+    gradient = jax.value_and_grad(program.task.loss, has_aux=True)
 
-    def one(model_state, numbered):
-        k, item = numbered
-        (loss, (model_state, metrics)), grads = jax.value_and_grad(task.loss, has_aux=True)(
-            state.params, model_state, source.fetch(item), jax.random.fold_in(key, k), True
+    def one(model_state, part):
+        batch = source.fetch(k * program.accumulate + part)
+        (loss, (model_state, metrics)), grads = gradient(
+            state.params, model_state, batch, jax.random.fold_in(key, part), True
         )
         return model_state, (loss, metrics, grads)
 
-    count = len(jax.tree.leaves(items)[0])
-    if count == 1:
-        first = jax.tree.map(lambda item: item[0], items)
-        model_state, (loss, metrics, grads) = one(state.model_state, (0, first))
+    if program.accumulate == 1:
+        model_state, means = one(state.model_state, 0)
     else:
-        model_state, stacked = jax.lax.scan(one, state.model_state, (jnp.arange(count), items))
-        loss, metrics, grads = jax.tree.map(lambda array: jnp.mean(array, 0), stacked)
+        parts = jnp.arange(program.accumulate)
+        model_state, stacked = jax.lax.scan(one, state.model_state, parts)
+        means = jax.tree.map(lambda array: jnp.mean(array, 0), stacked)
+    loss, metrics, grads = means
     return loss, model_state, metrics, grads
 
 
