@@ -1,8 +1,19 @@
 """Learning-rate schedules, range tests and hyperparameter sweeps for JAX."""
 
-from lrjax import batches, curves, plotting, schedules, suggestions, sweeps, tasks, transforms
+from lrjax import (
+    batches,
+    curves,
+    lanes,
+    plotting,
+    schedules,
+    suggestions,
+    sweeps,
+    tasks,
+    transforms,
+)
 from lrjax.batches import *
 from lrjax.curves import *
+from lrjax.lanes import *
 from lrjax.plotting import *
 from lrjax.schedules import *
 from lrjax.suggestions import *
@@ -17,6 +28,7 @@ __all__ = [
     *transforms.__all__,
     *tasks.__all__,
     *batches.__all__,
+    *lanes.__all__,
     *curves.__all__,
     *sweeps.__all__,
     *suggestions.__all__,

@@ -45,6 +45,8 @@ class Curves:
         diverged_at: the step at which a lane diverged, i32[*axes]; the number of steps for a
             lane that never did.
         lanes: for a list of lanes, its hyperparameters along the axis `lane`; else empty.
+        steps_done: updates after which the sweep ended, i32[]: all of them, unless it was
+            interrupted; what is behind them is NaN, though no lane diverged there.
     """
 
     axes: Arrays = field(default_factory=dict)
@@ -57,12 +59,15 @@ class Curves:
     eval_metrics: Arrays = field(default_factory=dict)
     diverged_at: np.ndarray = None  # type: ignore[assignment]
     lanes: Arrays = field(default_factory=dict)
+    steps_done: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Fill in what curves from elsewhere do not have: no evaluations, divergence at NaN."""
         if self.eval_loss is None:
             empty = np.zeros((*self.loss.shape[:-1], 0), np.float32)
             object.__setattr__(self, "eval_loss", empty)
+        if self.steps_done is None:
+            object.__setattr__(self, "steps_done", np.int32(self.loss.shape[-1]))
         if self.diverged_at is None:
             bad = ~np.isfinite(self.loss)
             first = np.where(bad.any(-1), bad.argmax(-1), self.loss.shape[-1])
@@ -274,9 +279,11 @@ class Curves:
         """One line: the axes, the number of steps, and how many lanes diverged."""
         axes = ", ".join(f"{name}: {len(values)}" for name, values in self.axes.items())
         diverged, lanes = int(self.diverged.sum()), self.diverged.size
+        complete = self.steps_done == self.steps
+        interrupted = "" if complete else f", interrupted after {self.steps_done}"
         return (
             f"Curves({axes}; {self.steps} steps, {len(self.eval_steps)} evaluations, "
-            f"{diverged} of {lanes} lanes diverged)"
+            f"{diverged} of {lanes} lanes diverged{interrupted})"
         )
 
     def tree_flatten_with_keys(self):

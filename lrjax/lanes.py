@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lrjax import _checks
 
-__all__ = ["Lanes", "make_lanes"]
+__all__ = ["lane_mesh"]
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,75 @@ def check_optimizer(optimizer: Callable, names: Sequence[str]) -> None:
                 f"lanes must set hyperparameters that the optimizer takes, "
                 f"{', '.join(parameters)}, got {name!r}."
             )
+
+
+class Block(NamedTuple):
+    """Lanes that run at once: some of all lanes, and repetitions of the last to fill up."""
+
+    lanes: slice
+    hyperparams: dict[str, np.ndarray]
+    seeds: np.ndarray
+
+    @property
+    def number(self) -> int:
+        """How many of them are lanes and not filling."""
+        return self.lanes.stop - self.lanes.start
+
+
+def blocks(lanes: Lanes, size: int) -> list[Block]:
+    """All lanes in blocks of one size, so that one program serves them all."""
+    found = []
+    for start in range(0, len(lanes), size):
+        stop = min(start + size, len(lanes))
+        taken = np.minimum(np.arange(start, start + size), stop - 1)
+        hyperparams = {name: values[taken] for name, values in lanes.hyperparams.items()}
+        found.append(Block(slice(start, stop), hyperparams, lanes.seeds[taken]))
+    return found
+
+
+def lane_mesh(data: int = 1) -> Mesh:
+    """A mesh of all devices, of all processes, to place lanes on.
+
+    Args:
+        data: devices that share the batches of one lane, for models whose batch does not fit
+            one device; each lane then runs on so many devices.
+
+    Returns:
+        A mesh with the axes `lanes` and, if `data` is above 1, `data`.
+
+    Raises:
+        ValueError: if the devices do not divide by `data`.
+
+    Example:
+        >>> lane_mesh().axis_names
+        ('lanes',)
+    """
+    devices = jax.device_count()
+    if devices % _checks.integer("data", data, minimum=1):
+        raise ValueError(f"data must divide the number of devices, {devices}, got {data}.")
+    shape: tuple[int, ...] = (devices,) if data == 1 else (devices // data, data)
+    names = (LANES, DATA)[: len(shape)]
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+LANES, DATA = "lanes", "data"
+
+
+def check_mesh(mesh: Any, lanes: int) -> None:
+    """A mesh must have an axis `lanes`, not longer than there are lanes."""
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}.")
+    if LANES not in mesh.axis_names or not set(mesh.axis_names) <= {LANES, DATA}:
+        raise ValueError(f"mesh must have the axes 'lanes' and perhaps 'data', got {mesh}.")
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise ValueError(f"mesh must have axes of the type Auto, got {mesh.axis_types}.")
+    if mesh.shape[LANES] > lanes:
+        raise ValueError(
+            f"mesh must not have more devices along 'lanes' than there are lanes, {lanes}, "
+            f"got {mesh.shape[LANES]}."
+        )
+
+
+def sharding(mesh: Mesh | None, *axes: str) -> NamedSharding | None:
+    """The sharding of arrays along some axes of a mesh; whole on every device without any."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec(*axes))

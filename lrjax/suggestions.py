@@ -196,10 +196,13 @@ class Lane(NamedTuple):
 
 
 def _lanes(curves: Curves) -> list[Lane]:
-    rates = np.asarray(curves.rates(), np.float64)
+    done = int(curves.steps_done)
+    rates = np.asarray(curves.rates(), np.float64)[..., :done]
+    evaluated = curves.eval_steps <= done
     # The evaluation after n updates saw the rate of update n - 1 last.
-    eval_rates = rates[..., curves.eval_steps - 1]
-    loss, eval_loss = (np.asarray(a, np.float64) for a in (curves.loss, curves.eval_loss))
+    eval_rates = rates[..., curves.eval_steps[evaluated] - 1]
+    loss = np.asarray(curves.loss[..., :done], np.float64)
+    eval_loss = np.asarray(curves.eval_loss[..., evaluated], np.float64)
     return [
         Lane(rates[index], loss[index], eval_rates[index], eval_loss[index])
         for index in np.ndindex(curves.diverged_at.shape)

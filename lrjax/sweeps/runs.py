@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from lrjax.batches import Group, Loaded, Rows
-from lrjax.tasks import Task
+from lrjax.lanes import DATA, sharding
+from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
 
 Optimizer = Callable[..., optax.GradientTransformation]
@@ -25,6 +27,7 @@ class Program(NamedTuple):
     length: int  # updates per call, of which the last may be left out
     divergence: float | None
     accumulate: int
+    mesh: Mesh | None = None  # of which an axis `data` splits every batch
 
 
 class Watch(NamedTuple):
@@ -51,16 +54,16 @@ class Record(NamedTuple):
     """What a run tells of one update."""
 
     loss: jax.Array
-    metrics: dict[str, jax.Array]
+    metrics: Metrics
     learning_rate: jax.Array
     momentum: jax.Array
 
 
 def init(
-    hyperparams: Hyperparams, seed: jax.Array, optimizer: Optimizer, initial: Any, task: Task
+    hyperparams: Hyperparams, seed: jax.Array, optimizer: Optimizer, initial: Any, program: Program
 ) -> State:
     """The state of a run before its first update."""
-    params, model_state, *opt_state = initial or task.init(jax.random.key(seed))
+    params, model_state, *opt_state = initial or program.task.init(jax.random.key(seed))
     fresh = optimizer(**hyperparams).init(params)
     if opt_state:
         try:
@@ -71,7 +74,10 @@ def init(
                 f"{jax.tree.structure(fresh)}, got {jax.tree.structure(opt_state[0])}."
             ) from error
     zero = jnp.zeros((), jnp.result_type(float))
-    return State(params, model_state, fresh, Watch(zero, zero, zero, zero, zero, jnp.bool(False)))
+    watch = Watch(zero, zero, zero, zero, zero, jnp.bool(False))
+    state = State(params, model_state, fresh, watch)
+    # Strongly typed, as what training makes of it, so that both have one program.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
 
 def _keep_moments(fresh: Any, given: Any) -> Any:
@@ -129,7 +135,7 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
     gradient = jax.value_and_grad(program.task.loss, has_aux=True)
 
     def one(model_state, part):
-        batch = source.fetch(k * program.accumulate + part)
+        batch = _spread(source.fetch(k * program.accumulate + part), program.mesh)
         (loss, (model_state, metrics)), grads = gradient(
             state.params, model_state, batch, jax.random.fold_in(key, part), True
         )
@@ -143,6 +149,19 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         means = jax.tree.map(lambda array: jnp.mean(array, 0), stacked)
     loss, metrics, grads = means
     return loss, model_state, metrics, grads
+
+
+def _spread(batch: Any, mesh: Mesh | None) -> Any:
+    """The batch, split over the devices that share it."""
+    if mesh is None or DATA not in mesh.axis_names:
+        return batch
+
+    def split(array):
+        if not array.ndim or array.shape[0] % mesh.shape[DATA]:
+            return array
+        return jax.lax.with_sharding_constraint(array, sharding(mesh, DATA))
+
+    return jax.tree.map(split, batch)
 
 
 KEEP = 0.9  # of the running average, at every update
@@ -209,12 +228,15 @@ def _measured(alive: jax.Array, tree: tuple[Any, Any]) -> tuple[Any, Any]:
     return jax.tree.map(one, tree)
 
 
-def evaluate(state: State, seed: jax.Array, groups: Sequence[Group], task: Task) -> tuple[Any, Any]:
+def evaluate(
+    state: State, seed: jax.Array, groups: Sequence[Group], program: Program
+) -> tuple[jax.Array, Metrics]:
     """The mean loss and metrics over all samples, NaN for a run that has diverged."""
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
 
     def one(_, batch):
-        loss, (_, metrics) = task.loss(state.params, state.model_state, batch, key, False)
+        batch = _spread(batch, program.mesh)
+        loss, (_, metrics) = program.task.loss(state.params, state.model_state, batch, key, False)
         return None, (loss, metrics)
 
     total = sum(group.weight * len(jax.tree.leaves(group.batches)[0]) for group in groups)

@@ -1,0 +1,278 @@
+"""Sweeps over blocks of lanes, devices and dispatches: the same curves whatever they are."""
+
+import functools
+import os
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import clouds, compilations, network, network_init, network_loss
+
+import lrjax
+from lrjax.sweeps import engine, memory
+
+TASK, DATA = network()
+BATCHES = lrjax.array_batches(DATA, 16)
+HELD_OUT = lrjax.array_batches(clouds(40, seed=1), 16)
+SWEEP = functools.partial(
+    lrjax.range_test,
+    task=TASK,
+    batches=BATCHES,
+    lanes={"weight_decay": [0.0, 1e-3, 0.1]},
+    seeds=2,
+    start=1e-3,
+    end=10.0,
+    steps=23,
+    eval_batches=HELD_OUT,
+    eval_every=6,
+)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return SWEEP()
+
+
+def assert_close(curves, expected, rtol=1e-5):
+    np.testing.assert_array_equal(curves.diverged_at, expected.diverged_at)
+    assert list(curves.axes) == list(expected.axes)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol), curves, expected)
+
+
+def mesh_of(lanes, data=1):
+    devices = np.array(jax.devices()[: lanes * data]).reshape((lanes, data) if data > 1 else lanes)
+    names = ("lanes", "data") if data > 1 else ("lanes",)
+    return jax.sharding.Mesh(devices, names)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lane_batch": 1},
+        {"lane_batch": 4},
+        {"lane_batch": 6},
+        {"lane_batch": 100},
+        {"chunk_steps": 1},
+        {"chunk_steps": 4, "lane_batch": 5},
+        {"mesh": mesh_of(1)},
+        {"mesh": mesh_of(4)},
+        {"mesh": mesh_of(2), "lane_batch": 2},
+        {"mesh": mesh_of(2, data=2)},
+        {"mesh": mesh_of(1, data=4), "lane_batch": 3, "chunk_steps": 5},
+    ],
+    ids=lambda options: ", ".join(options),
+)
+def test_curves_are_the_same_however_lanes_and_steps_are_cut(options, whole):
+    assert_close(SWEEP(**options), whole)
+
+
+def test_a_stream_over_devices_gives_the_same_curves(whole):
+    stream = (jax.tree.map(np.asarray, BATCHES(step)) for step in range(23))
+    assert_close(SWEEP(batches=stream, mesh=mesh_of(4), lane_batch=4), whole)
+
+
+@pytest.mark.parametrize("options", [{}, {"mesh": mesh_of(4)}, {"lane_batch": 4}])
+def test_a_sweep_compiles_each_of_its_programs_once(options):
+    task = lrjax.task(lambda params, batch: network_loss(params, batch), network_init)
+    with compilations() as compiled:
+        SWEEP(task=task, **options)
+    ours = [name for name in compiled if "_lanes" in str(name)]
+    assert sorted(ours) == ["jit(_evaluate_lanes)", "jit(_init_lanes)", "jit(_train_lanes)"]
+
+
+def test_a_mesh_moves_no_data_between_devices():
+    mesh = lrjax.lane_mesh()
+    assert mesh.shape == {"lanes": 4}
+    text = lowered(TASK, mesh).compile().as_text()
+    assert "sharding={devices=[4" in text or "num_partitions=4" in text
+    moved = [word for word in ("all-gather", "all-to-all", "collective-permute") if word in text]
+    # The records alone are gathered, for every process to have them.
+    assert moved in ([], ["all-gather"])
+
+
+def lowered(task, mesh=None, platforms=None):
+    """The training program of four lanes, from shapes alone."""
+    program = engine.Program(task, length=3, divergence=4.0, accumulate=1, mesh=mesh)
+    optimizer = jax.tree_util.Partial(lrjax.sgd)
+    lanes = {"learning_rate": np.float32([0.1] * 4)}, np.arange(4, dtype=np.int32)
+    states = jax.eval_shape(engine._init_lanes, *lanes, optimizer, None, program)
+    _, read = engine.reader(BATCHES, 3)
+    arguments = *lanes, states, optimizer, read(0, 3, 3), (0, 3), program
+    if platforms:
+        return jax.export.export(engine._train_lanes, platforms=platforms)(*arguments)
+    return engine._train_lanes.lower(*arguments)
+
+
+def convolution_init(key):
+    return {"kernel": 0.1 * jax.random.normal(key, (3, 1, 1, 3)), "norm": jnp.ones(())}
+
+
+def convolution_loss(params, batch):
+    points, labels = batch
+    images = points[:, :, None, None]
+    features = jax.lax.conv_general_dilated(
+        images, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(features.mean((1, 2)), labels).mean()
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(
+    ("task", "mesh"),
+    [
+        (TASK, None),
+        (lrjax.task(convolution_loss, convolution_init), None),
+        (TASK, mesh_of(4)),
+        (TASK, mesh_of(2, data=2)),
+    ],
+    ids=["dense", "convolutional", "meshed", "split batches"],
+)
+def test_the_program_lowers_for_accelerators(platform, task, mesh):
+    exported = lowered(task, mesh, platforms=[platform])
+    assert exported.platforms == (platform,)
+    assert len(exported.mlir_module_serialized) > 0
+
+
+def test_lanes_that_do_not_fit_are_halved_with_one_warning_each(whole, monkeypatch):
+    train, seen = engine._train_lanes, []
+
+    def small(hyperparams, *arguments):
+        seen.append(len(hyperparams["weight_decay"]))
+        if seen[-1] > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return train(hyperparams, *arguments)
+
+    monkeypatch.setattr(engine, "_train_lanes", small)
+    monkeypatch.setattr(engine.memory, "free_bytes", lambda mesh: None)
+    with pytest.warns(UserWarning, match="now [31] at once") as caught:
+        curves = SWEEP()
+    assert len(caught) == 2
+    assert seen[:3] == [6, 3, 1]
+    assert_close(curves, whole)
+
+
+def test_a_program_that_fails_otherwise_fails(monkeypatch):
+    def broken(*arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(engine, "_train_lanes", broken)
+    monkeypatch.setattr(engine.memory, "free_bytes", lambda mesh: None)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        SWEEP()
+
+
+@pytest.mark.parametrize(
+    ("free", "multiple", "expected"),
+    [(None, 1, 64), (10_000, 1, 64), (4_000, 1, 36), (4_000, 8, 32), (10, 1, 1), (10, 4, 4)],
+)
+def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypatch):
+    monkeypatch.setattr(memory, "program_bytes", lambda lanes: 100 * lanes)
+    assert memory.fitting(64, multiple, lambda size: size, free) == expected
+
+
+def test_little_memory_makes_small_blocks(whole, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda mesh: 20_000)
+    sizes = []
+    start = engine._start
+    monkeypatch.setattr(
+        engine, "_start", lambda job, part: sizes.append(len(part.seeds)) or start(job, part)
+    )
+    assert_close(SWEEP(), whole)
+    assert sizes
+    assert max(sizes) < 6
+
+
+def test_the_final_state_goes_on_training():
+    options = {"lanes": {"learning_rate": [0.1, 0.2]}, "seeds": 2}
+    first, state = lrjax.sweep(
+        TASK, BATCHES, lrjax.sgd, steps=6, return_state=True, lane_batch=3, **options
+    )
+    assert jax.tree.leaves(state.params)[0].shape[:2] == (2, 2)
+    lane = jax.tree.map(lambda array: array[1, 0], state)
+    rest = [jax.tree.map(np.asarray, BATCHES(step)) for step in range(6, 10)]
+    second = lrjax.sweep(
+        TASK, rest, lrjax.sgd, steps=4, initial=lane, lanes={"learning_rate": [0.2]}
+    )
+    straight = lrjax.sweep(TASK, BATCHES, lrjax.sgd, steps=10, **options)
+    np.testing.assert_allclose(second.loss[0, 0], straight.loss[1, 0, 6:], rtol=1e-5)
+    np.testing.assert_allclose(first.loss, straight.loss[..., :6], rtol=1e-5)
+
+
+def interrupting(after):
+    """Batches of which number `after` comes with a Ctrl-C."""
+    for step in range(1000):
+        if step == after:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield jax.tree.map(np.asarray, BATCHES(step))
+
+
+def test_an_interrupt_returns_the_curves_so_far():
+    curves = lrjax.range_test(TASK, interrupting(25), steps=100, chunk_steps=10)
+    done = int(curves.steps_done)
+    assert 20 <= done < 100
+    assert np.isfinite(curves.loss[..., :done]).all()
+    assert np.isnan(curves.loss[..., done:]).all()
+    assert not curves.diverged.any()
+    assert "interrupted after" in repr(curves)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_aborts():
+    def twice():
+        for batch in interrupting(5):
+            yield batch
+            if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        lrjax.range_test(TASK, twice(), steps=100, chunk_steps=10)
+
+
+def test_a_sweep_runs_outside_of_the_main_thread(whole):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(SWEEP()))
+    thread.start()
+    thread.join()
+    assert_close(results[0], whole)
+
+
+def test_metrics_may_differ_between_training_and_evaluation():
+    def loss(params, model_state, batch, key, train):
+        value, metrics = network_loss(params, batch)
+        return value, (model_state, metrics if train else {"error": 1 - metrics["accuracy"]})
+
+    curves = SWEEP(task=TASK._replace(loss=loss))
+    assert (set(curves.metrics), set(curves.eval_metrics)) == ({"accuracy"}, {"error"})
+
+
+def test_all_lanes_may_diverge_before_the_first_evaluation():
+    curves = SWEEP(start=1e3, end=1e9, steps=200, eval_every=200, chunk_steps=10)
+    assert curves.eval_loss.shape == (3, 2, 1)
+    assert curves.diverged.all()
+    assert np.isnan(curves.eval_loss).all()
+    np.testing.assert_allclose(curves.learning_rate[[0, -1]], [1e3, 1e9], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "options"),
+    [
+        (ValueError, "lane_batch", {"lane_batch": 0}),
+        (TypeError, "lane_batch", {"lane_batch": 1.5}),
+        (TypeError, "mesh", {"mesh": "all"}),
+        (ValueError, "mesh", {"mesh": jax.sharding.Mesh(jax.devices(), "batch")}),
+        (ValueError, "mesh", {"mesh": mesh_of(4), "seeds": 1}),
+    ],
+)
+def test_bad_input_names_the_argument(error, name, options):
+    with pytest.raises(error, match=name):
+        SWEEP(**options)
+
+
+def test_a_mesh_must_divide_by_the_devices_of_a_lane():
+    with pytest.raises(ValueError, match="data"):
+        lrjax.lane_mesh(data=3)
+    assert lrjax.lane_mesh(data=2).shape == {"lanes": 2, "data": 2}
