@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sized
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,7 @@ import numpy as np
 
 from lrjax import _checks
 
-__all__ = ["ArrayBatches", "array_batches"]
+__all__ = ["ArrayBatches", "StreamBatches", "array_batches", "stream_batches"]
 
 
 @functools.partial(
@@ -115,6 +118,60 @@ def array_batches(
     return ArrayBatches(data, batch_size, _checks.integer("seed", seed), shuffle)
 
 
+@dataclass(frozen=True)
+class StreamBatches:
+    """Batches that come one after another, read ahead of their use; see `stream_batches`."""
+
+    iterable: Iterable[Any]
+    prefetch: int
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches, as they are."""
+        return iter(self.iterable)
+
+
+PREFETCH = 2
+
+
+def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> StreamBatches:
+    """Batches from whatever a program iterates over, read by a thread while the device computes.
+
+    A sweep reads a stream once for all its lanes, in order. It ends in an error if the stream
+    does before the last step: `itertools.cycle(batches)` keeps batches and repeats them, and a
+    generator with `while True: yield from loader` starts a loader anew, so that it reshuffles.
+    An iterable that is given to a sweep as it is, is read in the same way.
+
+    The stream runs in a thread of its own: JAX's context managers around a sweep do not reach
+    into it. It may reuse the memory of its batches.
+
+    Args:
+        iterable: gives pytrees of arrays, or of what NumPy makes arrays of, of one shape: a
+            generator, Grain's or PyTorch's `DataLoader`, `as_numpy_iterator()` of tf.data.
+        prefetch: how many dispatches' batches to keep ready in the host's memory.
+
+    Returns:
+        A description for a sweep, which reads nothing by itself.
+
+    Raises:
+        ValueError: for a prefetch below 1.
+        TypeError: for something that is no iterable, or a prefetch that is no integer.
+
+    Example:
+        >>> from lrjax import range_test, task
+        >>> def measurements():
+        ...     rng = np.random.default_rng(0)
+        ...     while True:
+        ...         yield rng.normal(size=16).astype(np.float32)
+        >>> def loss(params, x):
+        ...     return jnp.mean((x - params) ** 2)
+        >>> batches = stream_batches(measurements(), prefetch=4)
+        >>> range_test(task(loss, jnp.ones(())), batches, end=0.1, steps=30)
+        Curves(seed: 1; 30 steps, 0 evaluations, 0 of 1 lanes diverged)
+    """
+    _checks.iterable("iterable", iterable)
+    return StreamBatches(iterable, _checks.integer("prefetch", prefetch, minimum=1))
+
+
 class Rows(NamedTuple):
     """The batches of some steps, as rows of a dataset on the device."""
 
@@ -136,63 +193,179 @@ class Loaded(NamedTuple):
         return _take(self.batches, k)
 
 
-Read = Callable[[int, int, int], Rows | Loaded]
+Idle = Callable[[], bool]
 
 
-def reader(batches: Any, total: int) -> tuple[Any, Read]:
-    """What a batch looks like, and a function that reads one stretch of batches after another.
+def _always() -> bool:
+    return True
 
-    Args:
-        batches: `array_batches(…)`, or any iterable of pytrees of arrays.
-        total: how many batches will be read.
 
-    Returns:
-        A batch of shapes, and `read(start, count, length)`, which gives the `count` batches
-        from number `start` on, filled up to `length` with repetitions of the last.
-    """
-    if isinstance(batches, ArrayBatches):
+@dataclass(frozen=True)
+class ArrayReader:
+    """Reads a dataset on the device; see `reader`."""
 
-        def read_rows(start: int, count: int, length: int) -> Rows:
-            rows = batches.rows(start, count)
-            return Rows(batches.data, np.concatenate([rows, *[rows[-1:]] * (length - count)]))
+    batches: ArrayBatches
+    waited: ClassVar[float] = 0.0
 
-        return jax.eval_shape(batches, 0), read_rows
-    if isinstance(batches, Sized) and len(batches) < total:
-        raise ValueError(
-            f"batches must last for the {total} that the steps take, got {len(batches)} "
-            "(itertools.cycle repeats them)."
-        )
-    stream = _alike(batches, total)
-    first = next(stream)
-    stream = itertools.chain([first], stream)
+    @property
+    def sample(self) -> Any:
+        """A batch of shapes."""
+        return jax.eval_shape(self.batches, 0)
 
-    def read(start: int, count: int, length: int) -> Loaded:
-        del start  # a stream goes on where it stands
-        loaded = list(itertools.islice(stream, count))
+    def read(self, start: int, count: int, length: int, idle: Idle = _always) -> Rows:
+        """The rows of some batches."""
+        rows = self.batches.rows(start, count)
+        return Rows(self.batches.data, np.concatenate([rows, *[rows[-1:]] * (length - count)]))
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """`sample, read`."""
+        return iter((self.sample, self.read))
+
+
+class StreamReader:
+    """Reads a stream ahead, in a thread; see `reader`."""
+
+    def __init__(self, stream: StreamBatches, total: int) -> None:
+        batches = _alike(stream.iterable, total)
+        first = next(batches)  # and no more, for a sweep may be refused for what it looks like
+        self.sample = describe(first)
+        self.waited = 0.0
+        self._prefetch = stream.prefetch
+        self._unread = itertools.chain([first], batches)
+        self._ahead: Generator[Any, None, None] | None = None
+        self._position = 0
+
+    def read(self, start: int, count: int, length: int, idle: Idle = _always) -> Loaded:
+        """Some batches, in the host's memory."""
+        if start < self._position:
+            raise ValueError(f"a stream cannot go back from batch {self._position} to {start}.")
+        if self._ahead is None:
+            self._ahead = _read_ahead(self._unread, self._prefetch * length)
+        for _ in range(start - self._position):
+            self._next(self._ahead, idle)
+        loaded = [self._next(self._ahead, idle) for _ in range(count)]
+        self._position = start + count
         return Loaded(_stack(loaded + loaded[-1:] * (length - count)))
 
-    return describe(first), read
+    def _next(self, ahead: Iterator[Any], idle: Idle) -> Any:
+        idle_before, began = idle(), time.perf_counter()
+        batch = next(ahead)
+        # A device that became idle meanwhile did so half-way, on average.
+        self.waited += (time.perf_counter() - began) * (idle_before + idle()) / 2
+        return batch
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        """`sample, read`."""
+        return iter((self.sample, self.read))
+
+
+Reader = ArrayReader | StreamReader
+
+
+def reader(batches: Any, total: int) -> Reader:
+    """What reads one stretch of batches after another.
+
+    Args:
+        batches: `array_batches(…)`, `stream_batches(…)`, or any iterable of pytrees of arrays.
+        total: the number of the last batch that will be read, plus one.
+
+    Returns:
+        A reader with `sample`, a batch of shapes; `read(start, count, length, idle)`, which gives
+        the `count` batches from number `start` on, filled up to `length` with repetitions of
+        the last, where a stream leaves out the batches before `start`; `waited`, the seconds that
+        this has waited for data while `idle()`; and `close()`, for the end.
+    """
+    if isinstance(batches, ArrayBatches):
+        return ArrayReader(batches)
+    if not isinstance(batches, StreamBatches):
+        batches = StreamBatches(_checks.iterable("batches", batches), PREFETCH)
+    known = _length(batches.iterable)
+    if known is not None and known < total:
+        raise _ended(known, total)
+    return StreamReader(batches, total)
+
+
+def _length(iterable: Any) -> int | None:
+    """The number of batches, where it is known; a loader of unknown length may have `__len__`."""
+    try:
+        return len(iterable)
+    except TypeError:
+        return None
+
+
+def _ended(count: int, total: int) -> ValueError:
+    return ValueError(
+        f"batches must last for the {total} that the steps take, got {count} "
+        "(itertools.cycle repeats them)."
+    )
 
 
 def _alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
     """The first `total` batches, which must all look like the first."""
-    iterator = iter(_checks.iterable("batches", batches))
+    iterator = iter(batches)
     expected = None
     for k in range(total):
         try:
-            batch = jax.tree.map(np.asarray, next(iterator))
+            batch = jax.tree.map(np.array, next(iterator))  # copies, for it may be overwritten
         except StopIteration:
+            raise _ended(k, total) from None
+        except Exception as error:
+            raise RuntimeError(
+                f"batches raised at number {k}: {type(error).__name__}: {error}"
+            ) from error
+        look = _look(batch)
+        expected = look if k == 0 else expected
+        if jax.tree.flatten(look) != jax.tree.flatten(expected):
             raise ValueError(
-                f"batches must last for the {total} that the steps take, got {k} "
-                "(itertools.cycle repeats them)."
-            ) from None
-        expected = expected or describe(batch)
-        if describe(batch) != expected:
-            raise ValueError(
-                f"batches must all look like the first, {expected}, got {describe(batch)} "
-                f"as number {k}."
+                f"batches must all look like the first, {expected}, got {look} as number {k}."
             )
         yield batch
+
+
+def _look(batch: Any) -> Any:
+    """Types and shapes as NumPy has them, because JAX's settings do not reach into a thread."""
+    return jax.tree.map(lambda array: f"{array.dtype}{[*array.shape]}", batch)
+
+
+PATIENCE = 1.0  # seconds for a stream to give its current batch before it is left behind
+
+
+def _read_ahead(items: Iterator[Any], size: int) -> Generator[Any, None, None]:
+    """The same items, read by a thread that is at most `size` of them ahead."""
+    ready: queue.SimpleQueue = queue.SimpleQueue()
+    room, closed = threading.Semaphore(size), threading.Event()
+
+    def work():
+        try:
+            while room.acquire() and not closed.is_set():
+                ready.put((next(items), None))
+        except BaseException as error:  # raised again where the item is missed
+            ready.put((None, error))
+
+    # A daemon, because a stream that never answers must not keep the program from ending.
+    thread = threading.Thread(target=work, name="lrjax batches", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            room.release()
+            yield item
+    finally:
+        closed.set()
+        room.release()
+        thread.join(PATIENCE)
 
 
 def describe(batch: Any) -> Any:

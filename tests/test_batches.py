@@ -1,3 +1,5 @@
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,10 +36,11 @@ def test_a_batch_is_a_pure_function_of_seed_and_step():
 @pytest.mark.parametrize(("start", "count", "length"), [(0, 1, 1), (0, 12, 12), (2, 3, 5)])
 def test_a_reader_reads_the_batches_of_its_steps(start, count, length, shuffle):
     batches = lrjax.array_batches(DATA, 3, shuffle=shuffle)
-    _, from_arrays = reader(batches, 12)
-    _, from_stream = reader((batches(start + k) for k in range(12)), 12)
-    for read in (from_arrays, from_stream):
-        source = read(start, count, length)
+    listed = [batches(k) for k in range(12)]
+    for given in (batches, listed, iter(listed), lrjax.stream_batches(listed, prefetch=1)):
+        with contextlib.closing(reader(given, 12)) as ahead:
+            assert ahead.sample == jax.eval_shape(batches, 0)
+            source = ahead.read(start, count, length)
         for k in range(length):
             expected = batches(start + min(k, count - 1))
             jax.tree.map(np.testing.assert_array_equal, source.fetch(k), expected)

@@ -1,0 +1,248 @@
+import contextlib
+import functools
+import itertools
+import signal
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import network, network_init, network_loss
+
+import lrjax
+from lrjax.batches import evaluation_groups, reader
+
+TASK, DATA = network()
+BATCHES = lrjax.array_batches(DATA, 16)
+LISTED = [jax.tree.map(np.asarray, BATCHES(step)) for step in range(24)]
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "lrjax batches"]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    yield
+    assert not threads()
+
+
+def until(condition):
+    """Wait for a thread to do something."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("prefetch", "options"), [(1, {"chunk_steps": 5}), (3, {"chunk_steps": 1, "accumulate": 2})]
+)
+def test_a_stream_gives_the_curves_of_its_batches(prefetch, options):
+    run = functools.partial(lrjax.range_test, TASK, steps=12, seeds=2, **options)
+    streamed = run(lrjax.stream_batches((batch for batch in LISTED), prefetch=prefetch))
+    np.testing.assert_allclose(streamed.loss, run(BATCHES).loss, rtol=1e-5)
+
+
+def test_a_stream_is_read_once_and_only_so_far_ahead():
+    taken, seen = [], []
+
+    def stream():
+        for k in range(40):
+            taken.append(k)
+            yield np.float32(k)
+
+    with contextlib.closing(reader(lrjax.stream_batches(stream(), prefetch=2), 30)) as ahead:
+        assert taken == [0]  # for its looks
+        for start in range(0, 30, 3):
+            seen += ahead.read(start, 3, 3).batches.tolist()
+            expected = min(start + 3 + 2 * 3, 30)
+            until(lambda expected=expected: len(taken) == expected)
+            time.sleep(0.002)
+            assert len(taken) == expected
+    assert seen == taken == list(range(30))
+
+
+def test_a_stream_may_reuse_its_memory():
+    def overwriting():
+        buffer = np.zeros(2, np.float32)
+        for k in range(6):
+            buffer[:] = k
+            yield buffer
+
+    [source] = read_all(overwriting(), 6, 6)
+    np.testing.assert_array_equal(source.batches[:, 0], range(6))
+
+
+def test_a_stream_resumes_by_leaving_batches_out_and_cannot_go_back():
+    with contextlib.closing(reader(np.arange(10.0), 10)) as ahead:
+        assert ahead.read(3, 2, 2).batches.tolist() == [3, 4]
+        assert ahead.read(8, 1, 2).batches.tolist() == [8, 8]
+        with pytest.raises(ValueError, match="go back from batch 9 to 3"):
+            ahead.read(3, 2, 2)
+
+
+def read_all(batches, total, length):
+    with contextlib.closing(reader(batches, total)) as ahead:
+        return [ahead.read(start, length, length) for start in range(0, total, length)]
+
+
+def slow(count, seconds=0.004):
+    for k in range(count):
+        time.sleep(seconds)
+        yield np.float32(k)
+
+
+def test_reading_goes_on_during_computing():
+    with contextlib.closing(reader(slow(60), 60)) as ahead:
+        ahead.read(0, 10, 10)
+        began = time.perf_counter()
+        for start in range(10, 60, 10):
+            time.sleep(0.04)
+            ahead.read(start, 10, 10)
+        assert time.perf_counter() - began < 0.3  # 0.4 in turns
+
+
+@pytest.mark.parametrize(
+    ("idle", "share"), [((True, True), 1), ((False, False), 0), ((False, True), 0.5)]
+)
+def test_waiting_counts_while_the_device_is_idle(idle, share):
+    with contextlib.closing(reader(slow(4, 0.02), 4)) as ahead:
+        began = time.perf_counter()
+        ahead.read(0, 4, 4, itertools.cycle(idle).__next__)
+        took = time.perf_counter() - began
+    assert took * share * 0.8 <= ahead.waited <= took * share
+    assert reader(BATCHES, 4).waited == 0
+
+
+def failing(after):
+    yield from LISTED[:after]
+    raise OSError("no disk")
+
+
+def first_four(array):
+    return array[:4]
+
+
+def changed(change):
+    return [*LISTED[:3], jax.tree.map(change, LISTED[3]), *LISTED[4:]]
+
+
+BAD_STREAMS = [
+    (ValueError, "last for the 20 that the steps take, got 7 .*cycle", lambda: iter(LISTED[:7])),
+    (ValueError, "last for the 20 that the steps take, got 7 .*cycle", lambda: LISTED[:7]),
+    (ValueError, "last for the 20 that the steps take, got 0", lambda: iter(())),
+    (
+        ValueError,
+        r"first, .*\[16, 5\].*, got .*\[4, 5\].* as number 3",
+        lambda: changed(lambda a: a[:4]),
+    ),
+    (ValueError, "first, .*float32.*, got .*float16.* as number 3", lambda: changed(np.float16)),
+    (ValueError, r"first, \(.*\), got \[.*\] as number 3", lambda: [*LISTED[:3], [*LISTED[3]]] * 5),
+    (RuntimeError, "batches raised at number 0: OSError: no disk", lambda: failing(0)),
+    (RuntimeError, "batches raised at number 9: OSError: no disk", lambda: failing(9)),
+    (TypeError, "valid JAX array", lambda: itertools.repeat(np.array(["text"]))),
+]
+
+
+@pytest.mark.parametrize("wrap", [lrjax.stream_batches, lambda iterable: iterable])
+@pytest.mark.parametrize(("error", "message", "make"), BAD_STREAMS)
+def test_a_bad_stream_says_what_is_wrong_and_where(error, message, make, wrap):
+    with pytest.raises(error, match=message) as raised:
+        read_all(wrap(make()), 20, 4)
+    if error is RuntimeError:
+        assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_a_loader_may_not_know_its_length():
+    class Loader(list):
+        def __len__(self):
+            raise TypeError("unknown")
+
+    assert len(read_all(Loader(LISTED), 20, 4)) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "arguments"),
+    [
+        (TypeError, "iterable", {"iterable": 3}),
+        (TypeError, "iterable", {"iterable": {"x": np.zeros(3)}}),
+        (ValueError, "prefetch", {"iterable": [], "prefetch": 0}),
+        (TypeError, "prefetch", {"iterable": [], "prefetch": 1.5}),
+    ],
+)
+def test_bad_input_names_the_argument(error, name, arguments):
+    with pytest.raises(error, match=name):
+        lrjax.stream_batches(**arguments)
+
+
+def test_the_thread_ends_when_a_sweep_stops_early_or_fails():
+    task = lrjax.task(lambda params, batch: params * batch.sum(), jnp.ones(()))
+    run = functools.partial(lrjax.range_test, task, steps=100, chunk_steps=1)
+    assert run(itertools.repeat(np.array([np.nan]))).diverged.all()
+    assert not threads()
+    with pytest.raises(RuntimeError, match="number 9"):
+        run(itertools.chain([np.zeros(1)] * 9, failing(0)))
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to threads")
+def test_an_interrupt_reaches_who_waits_for_a_stream_that_stalls(monkeypatch):
+    monkeypatch.setattr("lrjax.batches.PATIENCE", 0.01)
+    answered = threading.Event()
+
+    def stalling():
+        yield np.zeros(1)
+        answered.wait()
+
+    main = threading.main_thread().ident
+    ahead = reader(stalling(), 2)
+    interrupt = threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        ahead.read(0, 2, 2)
+    ahead.close()
+    answered.set()
+    until(lambda: not threads())
+    interrupt.join()
+
+
+def test_a_stream_of_finite_length_is_evaluated_on():
+    groups = evaluation_groups(lrjax.stream_batches(LISTED[:3]))
+    assert [group.batches[1].shape for group in groups] == [(3, 16)]
+
+
+class Clouds:
+    """A source of samples, as Grain takes it."""
+
+    def __len__(self):
+        return len(DATA[1])
+
+    def __getitem__(self, number):
+        return {"points": DATA[0][number], "label": DATA[1][number]}
+
+
+def grain_loader(grain, epochs):
+    sampler = grain.samplers.IndexSampler(len(Clouds()), shuffle=True, seed=0, num_epochs=epochs)
+    batch = grain.transforms.Batch(16, drop_remainder=True)
+    return grain.DataLoader(data_source=Clouds(), sampler=sampler, operations=[batch])
+
+
+def grain_dataset(grain, epochs):
+    return grain.MapDataset.source(Clouds()).shuffle(0).batch(16).repeat(epochs).to_iter_dataset()
+
+
+@pytest.mark.parametrize("make", [grain_loader, grain_dataset])
+def test_grain_loads_batches(make):
+    make = functools.partial(make, pytest.importorskip("grain"))
+
+    def loss(params, batch):
+        return network_loss(params, (batch["points"], batch["label"]))
+
+    task = lrjax.task(loss, network_init)
+    run = functools.partial(lrjax.range_test, task, steps=12, chunk_steps=5)
+    expected = run(list(itertools.islice(make(None), 12)))
+    np.testing.assert_array_equal(run(lrjax.stream_batches(make(None))).loss, expected.loss)
+    with pytest.raises(ValueError, match="got 6"):
+        run(lrjax.stream_batches(make(1)))
