@@ -13,5 +13,5 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 hypothesis.settings.register_profile("lrjax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("lrjax")
 
-# Needs PyTorch; run once, by hand.
-collect_ignore = ["golden/make_torch_sgd.py"]
+# Scripts, of which the first needs PyTorch and was run once, by hand.
+collect_ignore = ["golden/make_torch_sgd.py", "process_worker.py"]

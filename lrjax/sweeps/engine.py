@@ -69,7 +69,12 @@ def _placed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
 
 def _put(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
     """A tree from the host or from one device, on the devices of a mesh."""
-    return tree if mesh is None else jax.device_put(tree, sharding(mesh, *axes))
+    if mesh is None:
+        return tree
+    if jax.process_count() > 1:
+        # What only one process can address does not go straight to the others.
+        tree = jax.tree.map(np.asarray, tree)
+    return jax.device_put(tree, sharding(mesh, *axes))
 
 
 class FinalState(NamedTuple):
@@ -178,7 +183,11 @@ def sweep(
     job = Job(program, optimizer, _put(initial, mesh), groups)
     tape = _blank_tape(_check_task(job, grid, sample), len(grid), spans)
     evaluations = itertools.count()
-    with progress_bar(steps, len(grid), enabled=progress) as report, _interruptible() as stopped:
+    with (
+        progress_bar(steps, len(grid), enabled=progress and jax.process_index() == 0) as report,
+        _interruptible() as stopped,
+        _other_processes(),
+    ):
         source = _read(read, spans[0], program)
         size = _block_size(job, grid, lane_batch, source)
         parts, states, pending = _first(job, grid, size, source, spans[0])
@@ -356,6 +365,20 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(requests)
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _other_processes() -> Iterator[None]:
+    """Say what a failure means where other processes run the same sweep."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise RuntimeError(
+            "this process cannot go on alone: another process of the sweep has probably ended or "
+            "failed (its own output says why); all of them must be started again"
+        ) from error
 
 
 def _check_task(job: Job, grid: Lanes, sample: Any) -> tuple[list[str], list[str]]:

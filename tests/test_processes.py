@@ -1,0 +1,81 @@
+"""One sweep over two real processes."""
+
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from helpers import clouds, network
+
+import lrjax
+
+WORKER = pathlib.Path(__file__).parent / "process_worker.py"
+
+
+def start(out, *arguments):
+    """Two processes of one sweep, of which the second may get other arguments."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(port), str(number), "2", str(out), *own],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, own in enumerate(arguments)
+    ]
+
+
+@pytest.fixture
+def processes(request):
+    started = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_every_process_returns_the_whole_curves(tmp_path, processes):
+    processes += start(tmp_path, ["30"], ["30"])
+    for process in processes:
+        printed, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        # Gloo, which connects the processes here, prints lines of its own.
+        assert [line for line in printed.splitlines() if not line.startswith("[Gloo]")] == []
+    task, data = network()
+    expected = lrjax.range_test(
+        task,
+        lrjax.array_batches(data, 16),
+        lanes={"weight_decay": [0.0, 1e-3, 0.1]},
+        seeds=2,
+        steps=30,
+        start=1e-3,
+        eval_batches=lrjax.array_batches(clouds(40, seed=1), 16),
+        chunk_steps=10,
+        divergence=None,
+    )
+    for number in range(2):
+        curves = lrjax.Curves.load(tmp_path / f"{number}.npz")
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), curves, expected)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_with_a_clear_error(tmp_path, processes, killed):
+    processes += start(tmp_path, ["100000"], ["100000"])
+    time.sleep(15)
+    assert [process.poll() for process in processes] == [None, None]
+    processes[killed].send_signal(signal.SIGKILL)
+    other, begun = processes[1 - killed], time.monotonic()
+    _, errors = other.communicate(timeout=60)
+    assert other.returncode != 0
+    assert time.monotonic() - begun < 60
+    # Where the first process dies, JAX itself ends the others, in words of its own.
+    ours, theirs = "another process of the sweep has probably ended", "another task died"
+    assert ours in errors or theirs in errors
