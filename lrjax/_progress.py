@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-Report = Callable[[int, np.ndarray, np.ndarray], None]
+Report = Callable[[int, np.ndarray, np.ndarray, float], None]
+
+
+SLOW = 0.1  # share of the time spent waiting for data from which the bar tells it
 
 
 @contextlib.contextmanager
@@ -15,11 +18,11 @@ def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[Report]:
     """A bar on a terminal, and nothing elsewhere.
 
     Yields:
-        A function of the updates done, the losses since the last call, f32[lanes, updates], and
-        which lanes have diverged, bool[lanes].
+        A function of the updates done, the losses since the last call, f32[lanes, updates],
+        which lanes have diverged, bool[lanes], and the seconds spent waiting for data.
     """
     if not enabled:
-        yield lambda done, losses, diverged: None
+        yield lambda done, losses, diverged, waited: None
         return
     try:
         from rich.console import Console
@@ -45,13 +48,19 @@ def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[Report]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("compiling", total=steps, alive=lanes, best=np.inf, speed=0.0)
 
-        def report(done: int, losses: np.ndarray, diverged: np.ndarray) -> None:
+        def report(done: int, losses: np.ndarray, diverged: np.ndarray, waited: float) -> None:
             state = bar.tasks[0]
             best = np.fmin(state.fields["best"], np.fmin.reduce(losses, axis=None))
             speed = done / state.elapsed if state.elapsed else 0.0
-            alive = int(lanes - diverged.sum())
+            share = waited / state.elapsed if state.elapsed else 0.0
+            slow = f" (waiting for data {share:.0%})" if share > SLOW else ""
             bar.update(
-                task, description="training", completed=done, alive=alive, best=best, speed=speed
+                task,
+                description=f"training{slow}",
+                completed=done,
+                alive=int(lanes - diverged.sum()),
+                best=best,
+                speed=speed,
             )
 
         yield report

@@ -220,10 +220,6 @@ class ArrayReader:
     def close(self) -> None:
         """Nothing to end."""
 
-    def __iter__(self) -> Iterator[Any]:
-        """`sample, read`."""
-        return iter((self.sample, self.read))
-
 
 class StreamReader:
     """Reads a stream ahead, in a thread; see `reader`."""
@@ -261,10 +257,6 @@ class StreamReader:
         """End the thread."""
         if self._ahead is not None:
             self._ahead.close()
-
-    def __iter__(self) -> Iterator[Any]:
-        """`sample, read`."""
-        return iter((self.sample, self.read))
 
 
 Reader = ArrayReader | StreamReader

@@ -14,4 +14,4 @@ hypothesis.settings.register_profile("lrjax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("lrjax")
 
 # Scripts, of which the first needs PyTorch and was run once, by hand.
-collect_ignore = ["golden/make_torch_sgd.py", "process_worker.py"]
+collect_ignore = ["golden/make_torch_sgd.py", "process_worker.py", "resume_worker.py"]

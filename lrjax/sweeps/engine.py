@@ -1,93 +1,57 @@
-"""Sweeps: many runs side by side, in one compiled program, driven from the host."""
+"""Sweeps: many runs side by side, driven from the host."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import itertools
+import os
 import signal
 import threading
-import warnings
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lrjax import _checks
-from lrjax._progress import progress_bar
-from lrjax.batches import ArrayBatches, Group, evaluation_groups, reader
-from lrjax.curves import Curves
-from lrjax.lanes import (
-    LANES,
-    Block,
-    Lanes,
-    blocks,
-    check_mesh,
-    check_optimizer,
-    make_lanes,
-    sharding,
+from lrjax._checkpoints import Checkpoints, check_processes, fingerprint, open_checkpoints
+from lrjax._progress import Report, progress_bar
+from lrjax.batches import ArrayBatches, Reader, StreamBatches, evaluation_groups, reader
+from lrjax.lanes import Block, Lanes, blocks, check_mesh, check_optimizer, make_lanes
+from lrjax.sweeps import runs
+from lrjax.sweeps.programs import (
+    Job,
+    Results,
+    block_size,
+    final_state,
+    first_run,
+    on_device,
+    put,
+    run,
+    state_shapes,
 )
-from lrjax.sweeps import memory, runs
-from lrjax.sweeps.runs import Optimizer, Program, Record, State
+from lrjax.sweeps.runs import Optimizer, Program, State
+from lrjax.sweeps.tapes import (
+    Span,
+    Tape,
+    as_curves,
+    blank_tape,
+    cut_steps,
+    evaluations,
+    flat,
+    write,
+)
 from lrjax.tasks import Task
-
-# One program for all values of one shape: hyperparameters, seeds, data and the optimizer's own
-# numbers are its arguments.
-
-
-@functools.partial(jax.jit, static_argnames="program")
-def _init_lanes(hyperparams, seeds, optimizer, initial, program):
-    init = jax.vmap(functools.partial(runs.init, program=program), in_axes=(0, 0, None, None))
-    return _placed(init(hyperparams, seeds, optimizer, initial), program.mesh, LANES)
-
-
-@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
-def _train_lanes(hyperparams, seeds, states, optimizer, source, span, program):
-    train = functools.partial(runs.train, program=program)
-    train = jax.vmap(train, in_axes=(0, 0, 0, None, None, None))
-    states, records = train(hyperparams, seeds, states, optimizer, source, span)
-    # Every process gets the whole records.
-    return _placed(states, program.mesh, LANES), _placed(records, program.mesh)
-
-
-@functools.partial(jax.jit, static_argnames="program")
-def _evaluate_lanes(states, seeds, groups, program):
-    evaluate = jax.vmap(functools.partial(runs.evaluate, program=program), in_axes=(0, 0, None))
-    return _placed(evaluate(states, seeds, groups), program.mesh)
-
-
-def _placed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
-    if mesh is None:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, sharding(mesh, *axes))
-
-
-def _put(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
-    """A tree from the host or from one device, on the devices of a mesh."""
-    if mesh is None:
-        return tree
-    if jax.process_count() > 1:
-        # What only one process can address does not go straight to the others.
-        tree = jax.tree.map(np.asarray, tree)
-    return jax.device_put(tree, sharding(mesh, *axes))
-
-
-class FinalState(NamedTuple):
-    """What lanes end with; one lane's is what `initial` takes."""
-
-    params: Any
-    model_state: Any
-    opt_state: Any
 
 
 def sweep(
     task: Task,
-    batches: ArrayBatches | Iterable[Any],
+    batches: ArrayBatches | StreamBatches | Iterable[Any],
     optimizer: Optimizer,
     *,
     steps: int,
@@ -102,6 +66,7 @@ def sweep(
     chunk_steps: int | None = None,
     mesh: Mesh | None = None,
     progress: bool = False,
+    checkpoint_dir: str | os.PathLike | None = None,
     return_state: bool = False,
 ) -> Any:
     """Train many lanes side by side, in one compiled program.
@@ -134,13 +99,15 @@ def sweep(
         chunk_steps: updates per dispatch; at most 50 if not given.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
         progress: whether to show a progress bar on a terminal.
+        checkpoint_dir: folder to save the sweep's state in from time to time, and at its end;
+            the same call after a kill goes on from there, to the same curves.
         return_state: whether to return the lanes' final states too.
 
     Returns:
         The curves, with the axes of `lanes` and then `seed`. With `return_state`, also a
         `FinalState`, whose arrays have those axes first.
 
-        Ctrl-C ends a sweep after the current dispatch: the curves are NaN from
+        Ctrl-C saves and ends a sweep after the current dispatch: the curves are NaN from
         `curves.steps_done` on. A second Ctrl-C aborts.
 
     Raises:
@@ -173,174 +140,154 @@ def sweep(
     if jax.tree_util.all_leaves([optimizer]):
         # A function as an argument of a compiled program: a pytree without leaves.
         optimizer = jax.tree_util.Partial(optimizer)
-    groups = () if eval_batches is None else _put(evaluation_groups(eval_batches), mesh)
-    spans, length = _spans(steps, bool(groups), eval_every, chunk_steps)
+    groups = () if eval_batches is None else put(evaluation_groups(eval_batches), mesh)
+    spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps)
     program = Program(task, length, divergence, accumulate, mesh)
+    job = Job(program, optimizer, put(initial, mesh), groups)
     if isinstance(batches, ArrayBatches):
-        batches = dataclasses.replace(batches, data=_put(batches.data, mesh))
-    sample, read = reader(batches, steps * accumulate)
-
-    job = Job(program, optimizer, _put(initial, mesh), groups)
-    tape = _blank_tape(_check_task(job, grid, sample), len(grid), spans)
-    evaluations = itertools.count()
+        batches = dataclasses.replace(batches, data=put(batches.data, mesh))
+    shown = progress and jax.process_index() == 0
     with (
-        progress_bar(steps, len(grid), enabled=progress and jax.process_index() == 0) as report,
+        contextlib.closing(reader(batches, steps * accumulate)) as data,
+        progress_bar(steps, len(grid), enabled=shown) as report,
         _interruptible() as stopped,
         _other_processes(),
     ):
-        source = _read(read, spans[0], program)
-        size = _block_size(job, grid, lane_batch, source)
-        parts, states, pending = _first(job, grid, size, source, spans[0])
-        for k, span in enumerate(spans):
-            if k > 0:
-                states, pending = _run(job, parts, states, source, span)
-            if k + 1 < len(spans):
-                source = _read(read, spans[k + 1], program)  # while the devices compute
-            row = next(evaluations) if span.evaluated else None
-            for part, results in zip(parts, pending, strict=True):
-                _write(tape, part, span, row, results)
-            losses = tape.record.loss[:, span.start : span.stop]
-            report(span.stop, losses, np.isnan(losses[:, -1]))
-            if stopped() or np.isnan(losses[:, -1]).all():
-                break
-    done = span.stop if np.isfinite(losses[:, -1]).any() else steps
-    curves = _curves(grid, tape, [s.stop for s in spans if s.evaluated], done)
-    return (curves, _final(grid, parts, states)) if return_state else curves
+        tape = blank_tape(_check_task(job, grid, data.sample), len(grid), spans)
+        size = block_size(job, grid, lane_batch, data)
+        identity = _identity(job, grid, batches, spans, size)
+        with _checkpoints(checkpoint_dir, identity) as checkpoints:
+            parts, states, done, failure = _drive(
+                job, grid, size, spans, data, tape, checkpoints, report, stopped
+            )
+    curves = as_curves(grid, tape, evaluations(spans), done)
+    if failure is not None:
+        failure.curves = curves  # type: ignore[attr-defined]
+        failure.add_note(f"The curves of {done} updates are kept as this error's `curves`.")
+        raise failure
+    return (curves, final_state(grid, parts, states)) if return_state else curves
 
 
-class Span(NamedTuple):
-    """The updates of one dispatch, from `start` to `stop`."""
-
-    start: int
-    stop: int
-    evaluated: bool  # whether an evaluation follows
+CHECKPOINT_SECONDS = 60.0  # between one save and the next
 
 
-MAX_CHUNK_STEPS = 50
-EVALUATIONS = 25
+def _drive(
+    job: Job,
+    grid: Lanes,
+    size: int,
+    spans: list[Span],
+    data: Reader,
+    tape: Tape,
+    checkpoints: Checkpoints | None,
+    report: Report,
+    stopped: Callable[[], bool],
+) -> tuple[list[Block], list[State], int, Exception | None]:
+    """Run all dispatches that no checkpoint has, and fill the tape.
 
+    Returns:
+        The blocks, their states, how many updates were done, and why there are no batches for
+        more, if so.
+    """
+    parts = blocks(grid, size)
+    states, begun = _resumed(job, parts, tape, checkpoints)
+    alive, saved = _alive(tape, begun), time.monotonic()
+    ahead = [span for span in spans if span.start >= begun] if alive else []
+    pending: list[Results] = []
 
-def _spans(
-    steps: int, evaluate: bool, eval_every: int | None, chunk_steps: int | None
-) -> tuple[list[Span], int]:
-    """The dispatches, and the length of the program that serves them all."""
-    if eval_every is None:
-        eval_every = max(1, steps // EVALUATIONS)
-    eval_every = _checks.integer("eval_every", eval_every, minimum=1) if evaluate else steps
-    between = min(eval_every, steps)
-    if chunk_steps is None:
-        # Chunks of one length, so that none trains mostly filling.
-        chunk_steps = -(-between // -(-between // MAX_CHUNK_STEPS))
-    length = min(_checks.integer("chunk_steps", chunk_steps, minimum=1), between)
-    stops = [*range(eval_every, steps, eval_every), steps]
-    spans = []
-    for begin, end in zip([0, *stops[:-1]], stops, strict=True):
-        for start in range(begin, end, length):
-            stop = min(start + length, end)
-            spans.append(Span(start, stop, evaluate and stop == end))
-    return spans, length
+    def read(span):
+        each = job.program.accumulate
+        count, length = (span.stop - span.start) * each, job.program.length * each
+        source = data.read(span.start * each, count, length, lambda: _ready(pending))
+        return on_device(source, job.mesh)
 
-
-@dataclass(frozen=True)
-class Job:
-    """What the programs of a sweep are given, whichever lanes they run."""
-
-    program: Program
-    optimizer: Any
-    initial: Any
-    groups: tuple[Group, ...]
-
-    @property
-    def mesh(self) -> Mesh | None:
-        """The devices that lanes are placed on; None for one device."""
-        return self.program.mesh
-
-    @property
-    def multiple(self) -> int:
-        """What the number of lanes that run at once must divide by."""
-        return 1 if self.mesh is None else self.mesh.shape[LANES]
-
-
-def _read(read: Callable[[int, int, int], Any], span: Span, program: Program) -> Any:
-    each = program.accumulate
-    return read(span.start * each, (span.stop - span.start) * each, program.length * each)
-
-
-def _start(job: Job, part: Block) -> State:
-    lanes = _put((part.hyperparams, part.seeds), job.mesh, LANES)
-    return _init_lanes(*lanes, job.optimizer, job.initial, job.program)
-
-
-Results = tuple[Record, Any]  # of one dispatch, and of the evaluation after it if any
-
-
-def _run(
-    job: Job, parts: list[Block], states: list[State], source: Any, span: Span
-) -> tuple[list[State], list[Results]]:
-    """One dispatch of all lanes, block after block."""
-    ended, pending = [], []
-    for part, state in zip(parts, states, strict=True):
-        hyperparams, seeds = _put((part.hyperparams, part.seeds), job.mesh, LANES)
-        state, record = _train_lanes(
-            hyperparams, seeds, state, job.optimizer, source, span[:2], job.program
-        )
-        evaluation = None
-        if span.evaluated:
-            evaluation = _evaluate_lanes(state, seeds, job.groups, job.program)
-        # Several blocks take turns on the device, so the others' states wait on the host.
-        ended.append(_off_device(state) if len(parts) > 1 else state)
-        pending.append((record, evaluation))
-    return ended, pending
-
-
-def _off_device(tree: Any) -> Any:
-    """Arrays on the host; as they are where the device is the host, or another process's too."""
-
-    def move(array):
-        on_host = next(iter(array.devices())).platform == "cpu"
-        return array if on_host or not array.is_fully_addressable else np.asarray(array)
-
-    return jax.tree.map(move, tree)
-
-
-def _first(
-    job: Job, grid: Lanes, size: int, source: Any, span: Span
-) -> tuple[list[Block], list[State], list[Results]]:
-    """The first dispatch, with blocks of half the lanes as long as they do not fit."""
-    while True:
-        parts = blocks(grid, size)
+    source, failure = (read(ahead[0]) if ahead else None), None
+    for k, span in enumerate(ahead):
+        if not states:
+            parts, states, pending = first_run(job, grid, size, source, span)
+        else:
+            states, pending = run(job, parts, states, source, span)
         try:
-            # Waits, because a device reports what does not fit only while it runs.
-            states = [jax.block_until_ready(_start(job, part)) for part in parts]
-            return parts, *jax.block_until_ready(_run(job, parts, states, source, span))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or size <= job.multiple:
-                raise
-        size = max(job.multiple, size // 2 // job.multiple * job.multiple)
-        warnings.warn(f"the lanes do not fit the device; now {size} at once", stacklevel=3)
+            # While the devices compute.
+            source = read(ahead[k + 1]) if k + 1 < len(ahead) else None
+        except Exception as error:  # whatever a stream raises, after this dispatch is kept
+            source, failure = None, error
+        for part, results in zip(parts, pending, strict=True):
+            write(tape, part, span, results)
+        begun, alive = span.stop, _alive(tape, span.stop)
+        losses = tape.record.loss[:, span.start : span.stop]
+        report(begun, losses, np.isnan(losses[:, -1]), data.waited)
+        ending = stopped() or not alive or source is None
+        if checkpoints and _agreed(ending or time.monotonic() - saved > CHECKPOINT_SECONDS):
+            checkpoints.save(begun, states, flat(tape))
+            saved = time.monotonic()
+        if ending:
+            break
+    if not alive:
+        begun, failure = spans[-1].stop, None  # more batches would have changed nothing
+    return parts, states, begun, failure
 
 
-def _block_size(job: Job, grid: Lanes, lane_batch: int | None, source: Any) -> int:
-    """How many lanes to run at once: as many as asked for, or as many as fit."""
-    most = min(len(grid), lane_batch or len(grid))
-    size = -(-most // job.multiple) * job.multiple
-    if lane_batch is not None:
-        return size
+def _alive(tape: Tape, done: int) -> bool:
+    """Whether any lane had not diverged after so many updates."""
+    return done == 0 or bool(np.isfinite(tape.record.loss[:, done - 1]).any())
 
-    def compiled(size):
-        part = blocks(grid, size)[0]
-        lanes = _put((part.hyperparams, part.seeds), job.mesh, LANES)
-        shapes = jax.eval_shape(_init_lanes, *lanes, job.optimizer, job.initial, job.program)
-        states = jax.tree.map(
-            lambda shape: jax.ShapeDtypeStruct(
-                shape.shape, shape.dtype, sharding=sharding(job.mesh, LANES)
-            ),
-            shapes,
-        )
-        arguments = *lanes, states, job.optimizer, source, (0, 1), job.program
-        return _train_lanes.lower(*arguments).compile()
 
-    return memory.fitting(size, job.multiple, compiled, memory.free_bytes(job.mesh))
+def _ready(pending: list[Results]) -> bool:
+    return all(array.is_ready() for array in jax.tree.leaves(pending))
+
+
+def _agreed(wish: bool) -> bool:
+    """What the first process wishes: all must save at the same step."""
+    if jax.process_count() == 1:
+        return wish
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(wish)))
+
+
+def _resumed(
+    job: Job, parts: list[Block], tape: Tape, checkpoints: Checkpoints | None
+) -> tuple[list[State], int]:
+    """The states of a checkpoint, if there is one, and its step; its curves go to the tape."""
+    restored = (
+        checkpoints.restore([state_shapes(job, part) for part in parts]) if checkpoints else None
+    )
+    if restored is None:
+        return [], 0
+    for name, rows in flat(tape).items():
+        rows[...] = restored.arrays[name]
+    return restored.tree, restored.step
+
+
+@contextlib.contextmanager
+def _checkpoints(
+    directory: str | os.PathLike | None, identity: dict[str, Any]
+) -> Iterator[Checkpoints | None]:
+    if directory is None:
+        check_processes(identity)
+        yield None
+        return
+    with open_checkpoints(directory, identity) as checkpoints:
+        yield checkpoints
+
+
+def _identity(job: Job, grid: Lanes, batches: Any, spans: list[Span], size: int) -> dict[str, Any]:
+    """What must be the same for a sweep to be the same, by the names of the arguments."""
+    program, arrays = job.program, isinstance(batches, ArrayBatches)
+    return {
+        "task": fingerprint(program.task),
+        # Of a stream, nothing can be known before it is read.
+        "batches": fingerprint(batches) if arrays else "a stream",
+        "optimizer": fingerprint(job.optimizer),
+        "steps": spans[-1].stop,
+        "lanes": fingerprint((grid.axes, grid.hyperparams)),
+        "seeds": grid.seeds.tolist(),
+        "initial": fingerprint(job.initial),
+        "eval_batches": fingerprint(job.groups),
+        "eval_every": evaluations(spans)[:1],
+        "divergence": program.divergence,
+        "accumulate": program.accumulate,
+        "lane_batch": size,
+        "chunk_steps": program.length,
+    }
 
 
 @contextlib.contextmanager
@@ -409,75 +356,3 @@ def _check_task(job: Job, grid: Lanes, sample: Any) -> tuple[list[str], list[str
                 raise ValueError(f"task.loss must give scalars as metrics, got {name}: {metric}.")
         names.append(sorted(metrics))
     return names[0], names[1]
-
-
-class Tape(NamedTuple):
-    """All records, as flat lanes; NaN where nothing was recorded."""
-
-    record: Any  # a Record of float32[lanes, steps]
-    evaluation: tuple[Any, Any]  # loss and metrics, float32[lanes, evals] each
-
-
-def _blank_tape(names: tuple[list[str], list[str]], lanes: int, spans: list[Span]) -> Tape:
-    def blank(length):
-        return np.full((lanes, length), np.nan, np.float32)
-
-    steps, evals = spans[-1].stop, sum(span.evaluated for span in spans)
-    metrics = {name: blank(steps) for name in names[0]}
-    record = Record(blank(steps), metrics, blank(steps), blank(steps))
-    evaluated = names[1] if evals else []
-    return Tape(record, (blank(evals), {name: blank(evals) for name in evaluated}))
-
-
-def _write(tape: Tape, part: Block, span: Span, row: int | None, results: Results) -> None:
-    """Take the results of a block's dispatch from the devices to the tape."""
-    record, evaluation = results
-
-    def write(where, values, rows):
-        rows[part.lanes, where] = np.asarray(values)[: part.number, ...]
-
-    steps = slice(span.start, span.stop)
-    record = jax.tree.map(lambda values: values[:, : span.stop - span.start], record)
-    jax.tree.map(functools.partial(write, steps), record, tape.record)
-    if span.evaluated:
-        jax.tree.map(functools.partial(write, row), evaluation, tape.evaluation)
-
-
-def _curves(grid: Lanes, tape: Tape, eval_steps: list[int], done: int) -> Curves:
-    """The tape over the grid's axes."""
-    record, (eval_loss, eval_metrics) = jax.tree.map(
-        lambda rows: rows.reshape(*grid.shape, -1), tuple(tape)
-    )
-    diverged = np.isnan(record.loss[..., :done])
-    steps = record.loss.shape[-1]
-    return Curves(
-        axes=grid.axes,
-        learning_rate=_shared(record.learning_rate),
-        momentum=None if np.isnan(record.momentum).all() else _shared(record.momentum),
-        loss=record.loss,
-        metrics=record.metrics,
-        eval_steps=np.array(eval_steps, np.int32),
-        eval_loss=eval_loss,
-        eval_metrics=eval_metrics,
-        diverged_at=np.where(diverged.any(-1), diverged.argmax(-1), steps).astype(np.int32),
-        lanes=grid.listed,
-        steps_done=np.array(done, np.int32),
-    )
-
-
-def _final(grid: Lanes, parts: list[Block], states: list[State]) -> FinalState:
-    """The lanes' final states over the grid's axes."""
-    counts = [part.number for part in parts]
-
-    def joined(*arrays):
-        lanes = [array[:count] for array, count in zip(arrays, counts, strict=True)]
-        whole = lanes[0] if len(lanes) == 1 else jnp.concatenate(lanes)
-        return whole.reshape(*grid.shape, *whole.shape[1:])
-
-    return FinalState(*jax.tree.map(joined, *(tuple(state[:3]) for state in states)))
-
-
-def _shared(values: np.ndarray) -> np.ndarray:
-    """One row where all lanes have the same values."""
-    rows = values.reshape(-1, values.shape[-1])
-    return rows[0] if np.array_equal(rows, np.broadcast_to(rows[0], rows.shape), True) else values

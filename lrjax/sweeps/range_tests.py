@@ -51,6 +51,19 @@ class Ramped:
             hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
         return self.optimizer(**hyperparams)
 
+    def told(self, curves: Curves) -> Curves:
+        """The curves with the whole ramps.
+
+        Even where every lane diverged before their ends, or the optimizer does not tell.
+        """
+        counts = np.arange(self.steps)
+        rate = np.asarray(RAMPS[self.ramp](*self.rates, self.steps)(counts))
+        curves = dataclasses.replace(curves, learning_rate=rate)
+        if self.momentums is None:
+            return curves
+        falling = np.asarray(linear_ramp(*self.momentums, self.steps)(counts))
+        return dataclasses.replace(curves, momentum=falling)
+
     @property
     def __signature__(self) -> inspect.Signature:
         """What is left for the lanes to set."""
@@ -71,7 +84,7 @@ def range_test(
     ramp: str = "exponential",
     momentum: tuple[float, float] | None = None,
     **options: Any,
-) -> Curves:
+) -> Any:
     """Smith's learning-rate range test: a sweep in which the rate rises at every update.
 
     Args:
@@ -87,7 +100,8 @@ def range_test(
         **options: all other arguments of `sweep`: `lanes`, `seeds`, `eval_batches`, …
 
     Returns:
-        The curves; `suggest` reads learning rates from them, `plot_curves` draws them.
+        The curves; `suggest` reads learning rates from them, `plot_curves` draws them. With
+        `return_state`, also the lanes' final states, as `sweep`.
 
     Raises:
         ValueError: as `sweep`, and for `start >= end` or an unknown ramp.
@@ -113,18 +127,20 @@ def range_test(
     rates = float(_checks.number("start", start)), float(_checks.number("end", end))
     if rates[0] >= rates[1]:
         raise ValueError(f"start must be less than end, {end!r}, got {start!r}.")
-    rate = RAMPS[ramp](*rates, steps)
+    RAMPS[ramp](*rates, steps)  # which checks them
     if momentum is not None:
         high, low = momentum
         momentum = float(_checks.number("momentum", high)), float(_checks.number("momentum", low))
     accepted = inspect.signature(_checks.function("optimizer", optimizer)).parameters
     name = "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
     ramped = Ramped(optimizer, ramp, steps, rates, momentum, name)
-    curves = sweep(task, batches, ramped, steps=steps, **options)
-    # The ramps are known to their ends even where every lane diverged before, or where the
-    # optimizer does not tell.
-    counts = np.arange(steps)
-    if momentum is not None:
-        falling = np.asarray(linear_ramp(*momentum, steps)(counts))
-        curves = dataclasses.replace(curves, momentum=falling)
-    return dataclasses.replace(curves, learning_rate=np.asarray(rate(counts)))
+    try:
+        results = sweep(task, batches, ramped, steps=steps, **options)
+    except Exception as error:
+        if hasattr(error, "curves"):
+            error.curves = ramped.told(error.curves)
+        raise
+    if options.get("return_state"):
+        curves, state = results
+        return ramped.told(curves), state
+    return ramped.told(results)

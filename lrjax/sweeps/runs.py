@@ -30,6 +30,14 @@ class Program(NamedTuple):
     mesh: Mesh | None = None  # of which an axis `data` splits every batch
 
 
+class Span(NamedTuple):
+    """The updates of one dispatch, from `start` to `stop`."""
+
+    start: int
+    stop: int
+    evaluation: int | None  # the number of the evaluation that follows, if one does
+
+
 class Watch(NamedTuple):
     """What tells whether a run diverges: a few numbers about its losses so far."""
 

@@ -1,0 +1,202 @@
+"""The compiled programs of a sweep, and what they run: blocks of lanes, one after another."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lrjax.batches import ArrayReader, Group, Loaded, Reader
+from lrjax.lanes import LANES, Block, Lanes, blocks, sharding
+from lrjax.sweeps import memory, runs
+from lrjax.sweeps.runs import Program, Record, Span, State
+
+# One program for all values of one shape: hyperparameters, seeds, data and the optimizer's own
+# numbers are its arguments.
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def init_lanes(hyperparams, seeds, optimizer, initial, program):
+    """The states of lanes before their first update."""
+    init = jax.vmap(functools.partial(runs.init, program=program), in_axes=(0, 0, None, None))
+    return _placed(init(hyperparams, seeds, optimizer, initial), program.mesh, LANES)
+
+
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
+def train_lanes(hyperparams, seeds, states, optimizer, source, span, program):
+    """The states of lanes after the updates of a span, and the records of these."""
+    train = functools.partial(runs.train, program=program)
+    train = jax.vmap(train, in_axes=(0, 0, 0, None, None, None))
+    states, records = train(hyperparams, seeds, states, optimizer, source, span)
+    # Every process gets the whole records.
+    return _placed(states, program.mesh, LANES), _placed(records, program.mesh)
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def evaluate_lanes(states, seeds, groups, program):
+    """The losses and metrics of lanes on the evaluation data."""
+    evaluate = jax.vmap(functools.partial(runs.evaluate, program=program), in_axes=(0, 0, None))
+    return _placed(evaluate(states, seeds, groups), program.mesh)
+
+
+def _placed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, sharding(mesh, *axes))
+
+
+def put(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
+    """A tree from the host or from one device, on the devices of a mesh."""
+    if mesh is None:
+        return tree
+    if jax.process_count() > 1:
+        # What only one process can address does not go straight to the others.
+        tree = jax.tree.map(np.asarray, tree)
+    return jax.device_put(tree, sharding(mesh, *axes))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the programs of a sweep are given, whichever lanes they run."""
+
+    program: Program
+    optimizer: Any
+    initial: Any
+    groups: tuple[Group, ...]
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that lanes are placed on; None for one device."""
+        return self.program.mesh
+
+    @property
+    def multiple(self) -> int:
+        """What the number of lanes that run at once must divide by."""
+        return 1 if self.mesh is None else self.mesh.shape[LANES]
+
+
+def start(job: Job, part: Block) -> State:
+    """A block's states before its first update."""
+    lanes = put((part.hyperparams, part.seeds), job.mesh, LANES)
+    return init_lanes(*lanes, job.optimizer, job.initial, job.program)
+
+
+Results = tuple[Record, Any]  # of one dispatch, and of the evaluation after it if any
+
+
+def run(
+    job: Job, parts: list[Block], states: list[State], source: Any, span: Span
+) -> tuple[list[State], list[Results]]:
+    """One dispatch of all lanes, block after block."""
+    ended, pending = [], []
+    for part, state in zip(parts, states, strict=True):
+        hyperparams, seeds = put((part.hyperparams, part.seeds), job.mesh, LANES)
+        state, record = train_lanes(
+            hyperparams, seeds, state, job.optimizer, source, span[:2], job.program
+        )
+        evaluation = None
+        if span.evaluation is not None:
+            evaluation = evaluate_lanes(state, seeds, job.groups, job.program)
+        # Several blocks take turns on the device, so the others' states wait on the host.
+        ended.append(_off_device(state) if len(parts) > 1 else state)
+        pending.append((record, evaluation))
+    return ended, pending
+
+
+def state_shapes(job: Job, part: Block) -> State:
+    """The shapes, types and places of a block's states."""
+    lanes = part.hyperparams, part.seeds
+    shapes = jax.eval_shape(init_lanes, *lanes, job.optimizer, job.initial, job.program)
+    place = sharding(job.mesh, LANES)
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place), shapes
+    )
+
+
+def _source_shapes(data: Reader, program: Program) -> Any:
+    """The shapes of the batches of one dispatch, before any is read."""
+    length = program.length * program.accumulate
+    if isinstance(data, ArrayReader):
+        return data.read(0, 1, length)
+    return Loaded(
+        jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct((length, *array.shape), array.dtype), data.sample
+        )
+    )
+
+
+def _off_device(tree: Any) -> Any:
+    """Arrays on the host; as they are where the device is the host, or another process's too."""
+
+    def move(array):
+        on_host = next(iter(array.devices())).platform == "cpu"
+        return array if on_host or not array.is_fully_addressable else np.asarray(array)
+
+    return jax.tree.map(move, tree)
+
+
+def first_run(
+    job: Job, grid: Lanes, size: int, source: Any, span: Span
+) -> tuple[list[Block], list[State], list[Results]]:
+    """The first dispatch, with blocks of half the lanes as long as they do not fit."""
+    while True:
+        parts = blocks(grid, size)
+        try:
+            # Waits, because a device reports what does not fit only while it runs.
+            states = [jax.block_until_ready(start(job, part)) for part in parts]
+            return parts, *jax.block_until_ready(run(job, parts, states, source, span))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or size <= job.multiple:
+                raise
+        size = max(job.multiple, size // 2 // job.multiple * job.multiple)
+        warnings.warn(f"the lanes do not fit the device; now {size} at once", stacklevel=3)
+
+
+def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> int:
+    """How many lanes to run at once: as many as asked for, or as many as fit."""
+    most = min(len(grid), lane_batch or len(grid))
+    size = -(-most // job.multiple) * job.multiple
+    if lane_batch is not None:
+        return size
+
+    def compiled(size):
+        part = blocks(grid, size)[0]
+        lanes = put((part.hyperparams, part.seeds), job.mesh, LANES)
+        states, source = state_shapes(job, part), _source_shapes(data, job.program)
+        arguments = *lanes, states, job.optimizer, source, (0, 1), job.program
+        return train_lanes.lower(*arguments).compile()
+
+    return memory.fitting(size, job.multiple, compiled, memory.free_bytes(job.mesh))
+
+
+def on_device(source: Any, mesh: Mesh | None) -> Any:
+    """Batches of a stream on their way to the devices, which need not have finished others."""
+    if not isinstance(source, Loaded):
+        return source
+    return jax.device_put(source) if mesh is None else put(source, mesh)
+
+
+class FinalState(NamedTuple):
+    """What lanes end with; one lane's is what `initial` takes."""
+
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+def final_state(grid: Lanes, parts: list[Block], states: list[State]) -> FinalState:
+    """The lanes' final states over the grid's axes."""
+    counts = [part.number for part in parts]
+
+    def joined(*arrays):
+        lanes = [array[:count] for array, count in zip(arrays, counts, strict=True)]
+        whole = lanes[0] if len(lanes) == 1 else jnp.concatenate(lanes)
+        return whole.reshape(*grid.shape, *whole.shape[1:])
+
+    return FinalState(*jax.tree.map(joined, *(tuple(state[:3]) for state in states)))

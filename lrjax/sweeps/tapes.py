@@ -1,0 +1,113 @@
+"""The steps of a sweep: how they are cut into dispatches, and what is recorded of them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lrjax import _checks
+from lrjax.curves import Curves
+from lrjax.lanes import Block, Lanes
+from lrjax.sweeps.programs import Results
+from lrjax.sweeps.runs import Record, Span
+
+MAX_CHUNK_STEPS = 50
+EVALUATIONS = 25
+
+
+def cut_steps(
+    steps: int, evaluate: bool, eval_every: int | None, chunk_steps: int | None
+) -> tuple[list[Span], int]:
+    """The dispatches, and the length of the program that serves them all."""
+    if eval_every is None:
+        eval_every = max(1, steps // EVALUATIONS)
+    eval_every = _checks.integer("eval_every", eval_every, minimum=1) if evaluate else steps
+    between = min(eval_every, steps)
+    if chunk_steps is None:
+        # Chunks of one length, so that none trains mostly filling.
+        chunk_steps = -(-between // -(-between // MAX_CHUNK_STEPS))
+    length = min(_checks.integer("chunk_steps", chunk_steps, minimum=1), between)
+    stops = [*range(eval_every, steps, eval_every), steps]
+    spans = []
+    for begin, end in zip([0, *stops[:-1]], stops, strict=True):
+        for start in range(begin, end, length):
+            stop = min(start + length, end)
+            last = evaluate and stop == end
+            spans.append(Span(start, stop, stops.index(end) if last else None))
+    return spans, length
+
+
+def evaluations(spans: list[Span]) -> list[int]:
+    """The numbers of updates after which there is an evaluation."""
+    return [span.stop for span in spans if span.evaluation is not None]
+
+
+class Tape(NamedTuple):
+    """All records, as flat lanes; NaN where nothing was recorded."""
+
+    record: Any  # a Record of float32[lanes, steps]
+    evaluation: tuple[Any, Any]  # loss and metrics, float32[lanes, evals] each
+
+
+def blank_tape(names: tuple[list[str], list[str]], lanes: int, spans: list[Span]) -> Tape:
+    """A tape for the metrics of these names, in training and in evaluation."""
+
+    def blank(length):
+        return np.full((lanes, length), np.nan, np.float32)
+
+    steps, evals = spans[-1].stop, len(evaluations(spans))
+    metrics = {name: blank(steps) for name in names[0]}
+    record = Record(blank(steps), metrics, blank(steps), blank(steps))
+    evaluated = names[1] if evals else []
+    return Tape(record, (blank(evals), {name: blank(evals) for name in evaluated}))
+
+
+def flat(tape: Tape) -> dict[str, np.ndarray]:
+    """The tape's arrays by their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tape)
+    return {jax.tree_util.keystr(path): rows for path, rows in leaves}
+
+
+def write(tape: Tape, part: Block, span: Span, results: Results) -> None:
+    """Take the results of a block's dispatch from the devices to the tape."""
+    record, evaluation = results
+
+    def copy(where, values, rows):
+        rows[part.lanes, where] = np.asarray(values)[: part.number, ...]
+
+    steps = slice(span.start, span.stop)
+    record = jax.tree.map(lambda values: values[:, : span.stop - span.start], record)
+    jax.tree.map(functools.partial(copy, steps), record, tape.record)
+    if span.evaluation is not None:
+        jax.tree.map(functools.partial(copy, span.evaluation), evaluation, tape.evaluation)
+
+
+def as_curves(grid: Lanes, tape: Tape, eval_steps: list[int], done: int) -> Curves:
+    """The tape over the grid's axes."""
+    record, (eval_loss, eval_metrics) = jax.tree.map(
+        lambda rows: rows.reshape(*grid.shape, -1), tuple(tape)
+    )
+    diverged = np.isnan(record.loss[..., :done])
+    steps = record.loss.shape[-1]
+    return Curves(
+        axes=grid.axes,
+        learning_rate=_shared(record.learning_rate),
+        momentum=None if np.isnan(record.momentum).all() else _shared(record.momentum),
+        loss=record.loss,
+        metrics=record.metrics,
+        eval_steps=np.array(eval_steps, np.int32),
+        eval_loss=eval_loss,
+        eval_metrics=eval_metrics,
+        diverged_at=np.where(diverged.any(-1), diverged.argmax(-1), steps).astype(np.int32),
+        lanes=grid.listed,
+        steps_done=np.array(done, np.int32),
+    )
+
+
+def _shared(values: np.ndarray) -> np.ndarray:
+    """One row where all lanes have the same values."""
+    rows = values.reshape(-1, values.shape[-1])
+    return rows[0] if np.array_equal(rows, np.broadcast_to(rows[0], rows.shape), True) else values

@@ -1,0 +1,128 @@
+"""A sweep that is stopped and called again gives the curves of one that never was."""
+
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from resume_worker import run
+
+import lrjax
+from lrjax.sweeps import engine
+
+WORKER = pathlib.Path(__file__).parent / "resume_worker.py"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run()
+
+
+def assert_identical(curves, expected):
+    assert repr(curves) == repr(expected)
+    jax.tree.map(np.testing.assert_array_equal, curves, expected)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def killed_after(monkeypatch, saves):
+    """Let the sweep save so many times, then die in the next save."""
+    save, done = engine.Checkpoints.save, []
+
+    def dying(self, step, tree, arrays):
+        if len(done) == saves:
+            raise Killed
+        done.append(step)
+        save(self, step, tree, arrays)
+
+    monkeypatch.setattr(engine.Checkpoints, "save", dying)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stream": True},
+        {"lane_batch": 4},
+        {"mesh": jax.sharding.Mesh(np.array(jax.devices()), "lanes")},
+        {"accumulate": 2, "stream": False},
+    ],
+    ids=str,
+)
+def test_a_killed_sweep_goes_on_where_it_was(options, tmp_path, monkeypatch):
+    expected = run(**options)
+    for saves in (1, 4):
+        with monkeypatch.context() as patch:
+            killed_after(patch, saves)
+            with pytest.raises(Killed):
+                run(tmp_path, **options)
+    trained = []
+    first_run, run_on = engine.first_run, engine.run
+    monkeypatch.setattr(engine, "first_run", lambda *a: trained.append(a) or first_run(*a))
+    monkeypatch.setattr(engine, "run", lambda *a: trained.append(a) or run_on(*a))
+    assert_identical(run(tmp_path, **options), expected)
+    assert len(trained) == 20 - 1 - 4
+    # And once more: all is done.
+    assert_identical(run(tmp_path, **options), expected)
+    assert len(trained) == 20 - 1 - 4
+
+
+def test_a_process_killed_at_ten_random_moments_goes_on(whole, tmp_path):
+    out, moments = tmp_path / "curves.npz", random.Random(0)
+    command = [sys.executable, str(WORKER), str(tmp_path / "saved"), str(out)]
+    for _ in range(10):
+        process = subprocess.Popen(command)
+        time.sleep(moments.uniform(1.0, 6.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True)
+    assert_identical(lrjax.Curves.load(out), whole)
+
+
+def test_an_interrupted_sweep_goes_on(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        calls = iter([False, False, True])
+        patch.setattr(
+            engine, "_interruptible", lambda: engine.contextlib.nullcontext(calls.__next__)
+        )
+        partial = run(tmp_path)
+    assert int(partial.steps_done) == 9
+    assert np.isnan(partial.loss[..., 9:]).all()
+    assert not partial.diverged.any()
+    assert_identical(run(tmp_path), whole)
+
+
+def test_a_final_state_comes_from_a_checkpoint_too(tmp_path):
+    _, state = run(tmp_path, return_state=True)
+    _, again = run(tmp_path, return_state=True)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("steps", {"steps": 61}),
+        ("seeds", {"seeds": 1}),
+        ("lanes", {"lanes": {"weight_decay": [0.0, 1e-3, 0.2]}}),
+        ("optimizer", {"start": 1e-4}),
+        ("batches", {"stream": True}),
+        (
+            "eval_batches",
+            {"eval_batches": lrjax.array_batches((np.ones((9, 5), "f"), np.ones(9, int)), 9)},
+        ),
+        ("divergence", {"divergence": 3.0}),
+        ("accumulate", {"accumulate": 2}),
+        ("lane_batch", {"lane_batch": 2}),
+    ],
+)
+def test_a_checkpoint_of_other_arguments_is_refused_by_name(name, options, tmp_path):
+    run(tmp_path, steps=12, chunk_steps=6)
+    with pytest.raises(ValueError, match=rf"checkpoint_dir .*{name} \("):
+        run(tmp_path, **{"steps": 12, "chunk_steps": 6} | options)
