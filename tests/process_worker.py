@@ -1,6 +1,7 @@
 """One of several processes that run one sweep; see test_processes.py.
 
-Run as `process_worker.py PORT NUMBER COUNT OUT [STEPS [WEIGHT_DECAY]]`.
+Run as `process_worker.py PORT NUMBER COUNT OUT [STEPS [WEIGHT_DECAY]]`; OUT is a folder that all
+processes see, for checkpoints too.
 """
 
 import os
@@ -43,5 +44,6 @@ curves = lrjax.range_test(
     chunk_steps=10,
     divergence=None,
     progress=True,
+    checkpoint_dir=f"{out}/saved",
 )
 curves.save(f"{out}/{number}.npz")

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from helpers import clouds, compilations, network, network_init, network_loss
 
 import lrjax
 from lrjax.batches import reader
-from lrjax.sweeps import memory, programs
+from lrjax.sweeps import engine, memory, programs
 from lrjax.sweeps.runs import Program
 
 TASK, DATA = network()
@@ -122,16 +123,33 @@ def convolution_loss(params, batch):
     return optax.softmax_cross_entropy_with_integer_labels(features.mean((1, 2)), labels).mean()
 
 
+class Stateful(nn.Module):
+    """With averages that training moves, and dropout."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(x))
+        return nn.Dense(3)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+def stateful():
+    def loss(logits, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+
+    return lrjax.linen_task(Stateful(), loss, DATA)
+
+
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize(
     ("task", "mesh"),
     [
         (TASK, None),
         (lrjax.task(convolution_loss, convolution_init), None),
+        (stateful(), None),
         (TASK, mesh_of(4)),
         (TASK, mesh_of(2, data=2)),
     ],
-    ids=["dense", "convolutional", "meshed", "split batches"],
+    ids=["dense", "convolutional", "stateful", "meshed", "split batches"],
 )
 def test_the_program_lowers_for_accelerators(platform, task, mesh):
     exported = lowered(task, mesh, platforms=[platform])
@@ -186,6 +204,13 @@ def test_little_memory_makes_small_blocks(whole, monkeypatch):
     assert_close(SWEEP(), whole)
     assert sizes
     assert max(sizes) < 6
+
+
+@pytest.mark.parametrize(
+    ("flops", "expected"), [(0.0, 50), (1e6, 50), (1e9, 10), (1e11, 1)], ids=str
+)
+def test_dispatches_are_short_for_large_models(flops, expected):
+    assert engine._dispatch_steps(flops) == expected
 
 
 def test_the_final_state_goes_on_training():

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def sweep(
         divergence: the factor above; None leaves only losses that are not finite.
         accumulate: batches whose gradients are averaged into one update.
         lane_batch: lanes that run at once; as many as fit the memory if not given.
-        chunk_steps: updates per dispatch; at most 50 if not given.
+        chunk_steps: updates per dispatch; by what an update costs, at most 50, if not given.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
         progress: whether to show a progress bar on a terminal.
         checkpoint_dir: folder to save the sweep's state in from time to time, and at its end;
@@ -137,15 +137,29 @@ def sweep(
         _checks.integer("lane_batch", lane_batch, minimum=1)
     if mesh is not None:
         check_mesh(mesh, len(grid))
+    groups = () if eval_batches is None else evaluation_groups(eval_batches)
+    identity = {
+        "task": fingerprint(task),
+        # Of a stream, nothing can be known before it is read.
+        "batches": fingerprint(batches) if isinstance(batches, ArrayBatches) else "a stream",
+        "optimizer": fingerprint(optimizer),
+        "steps": steps,
+        "lanes": fingerprint((grid.axes, grid.hyperparams)),
+        "seeds": grid.seeds.tolist(),
+        "initial": fingerprint(initial),
+        "eval_batches": fingerprint(groups),
+        "eval_every": eval_every,
+        "divergence": divergence,
+        "accumulate": accumulate,
+    }
+    check_processes(identity)
     if jax.tree_util.all_leaves([optimizer]):
         # A function as an argument of a compiled program: a pytree without leaves.
         optimizer = jax.tree_util.Partial(optimizer)
-    groups = () if eval_batches is None else put(evaluation_groups(eval_batches), mesh)
-    spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps)
-    program = Program(task, length, divergence, accumulate, mesh)
-    job = Job(program, optimizer, put(initial, mesh), groups)
     if isinstance(batches, ArrayBatches):
         batches = dataclasses.replace(batches, data=put(batches.data, mesh))
+    groups = put(groups, mesh)
+    initial = put(initial, mesh)
     shown = progress and jax.process_index() == 0
     with (
         contextlib.closing(reader(batches, steps * accumulate)) as data,
@@ -153,9 +167,16 @@ def sweep(
         _interruptible() as stopped,
         _other_processes(),
     ):
-        tape = blank_tape(_check_task(job, grid, data.sample), len(grid), spans)
+        measures = _measures(task, optimizer, initial, grid, data.sample)
+        most = _dispatch_steps(
+            measures.flops * min(len(grid), lane_batch or len(grid)) * accumulate
+        )
+        spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps, most)
+        job = Job(Program(task, length, divergence, accumulate, mesh), optimizer, initial, groups)
+        tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
         size = block_size(job, grid, lane_batch, data)
-        identity = _identity(job, grid, batches, spans, size)
+        # What a checkpoint's arrays are shaped by, besides.
+        identity |= {"lane_batch": size, "chunk_steps": length}
         with _checkpoints(checkpoint_dir, identity) as checkpoints:
             parts, states, done, failure = _drive(
                 job, grid, size, spans, data, tape, checkpoints, report, stopped
@@ -262,32 +283,10 @@ def _checkpoints(
     directory: str | os.PathLike | None, identity: dict[str, Any]
 ) -> Iterator[Checkpoints | None]:
     if directory is None:
-        check_processes(identity)
         yield None
         return
     with open_checkpoints(directory, identity) as checkpoints:
         yield checkpoints
-
-
-def _identity(job: Job, grid: Lanes, batches: Any, spans: list[Span], size: int) -> dict[str, Any]:
-    """What must be the same for a sweep to be the same, by the names of the arguments."""
-    program, arrays = job.program, isinstance(batches, ArrayBatches)
-    return {
-        "task": fingerprint(program.task),
-        # Of a stream, nothing can be known before it is read.
-        "batches": fingerprint(batches) if arrays else "a stream",
-        "optimizer": fingerprint(job.optimizer),
-        "steps": spans[-1].stop,
-        "lanes": fingerprint((grid.axes, grid.hyperparams)),
-        "seeds": grid.seeds.tolist(),
-        "initial": fingerprint(job.initial),
-        "eval_batches": fingerprint(job.groups),
-        "eval_every": evaluations(spans)[:1],
-        "divergence": program.divergence,
-        "accumulate": program.accumulate,
-        "lane_batch": size,
-        "chunk_steps": program.length,
-    }
 
 
 @contextlib.contextmanager
@@ -328,13 +327,16 @@ def _other_processes() -> Iterator[None]:
         ) from error
 
 
-def _check_task(job: Job, grid: Lanes, sample: Any) -> tuple[list[str], list[str]]:
-    """Refuse before any training what the shapes alone tell.
+class Measures(NamedTuple):
+    """What a task measures, and what an update costs one lane."""
 
-    Returns:
-        The names of the metrics in training and in evaluation.
-    """
-    initial, task = job.initial, job.program.task
+    metrics: list[str]
+    eval_metrics: list[str]
+    flops: float
+
+
+def _measures(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any) -> Measures:
+    """Refuse before any training what the shapes alone tell."""
     if initial is not None and (not isinstance(initial, tuple) or len(initial) not in (2, 3)):
         raise TypeError(
             "initial must be (params, model_state) or (params, model_state, opt_state), "
@@ -342,17 +344,34 @@ def _check_task(job: Job, grid: Lanes, sample: Any) -> tuple[list[str], list[str
         )
     hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
 
+    @jax.jit
     def losses(hyperparams, seed, batch):
-        state = runs.init(hyperparams, seed, job.optimizer, initial, job.program)
+        state = runs.init(hyperparams, seed, optimizer, initial, task)
         call = functools.partial(task.loss, state.params, state.model_state, batch)
         return [call(jax.random.key(seed), train) for train in (True, False)]
 
+    lowered = losses.lower(hyperparams, grid.seeds[0], sample)
     names = []
-    for loss, (_, metrics) in jax.eval_shape(losses, hyperparams, grid.seeds[0], sample):
+    for loss, (_, metrics) in lowered.out_info:
         if loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(f"task.loss must give a scalar float as the loss, got {loss}.")
         for name, metric in metrics.items():
             if metric.shape:
                 raise ValueError(f"task.loss must give scalars as metrics, got {name}: {metric}.")
         names.append(sorted(metrics))
-    return names[0], names[1]
+    # Two losses were lowered, and a loss with its gradient costs about three.
+    flops = 1.5 * (lowered.cost_analysis() or {}).get("flops", 0.0)
+    return Measures(names[0], names[1], flops)
+
+
+# About a tenth of a second, so that the bar, checkpoints and Ctrl-C need not wait for long; and
+# no more updates than make the time of a dispatch itself disappear.
+DISPATCH_FLOPS = {"cpu": 1e10}
+ACCELERATOR_FLOPS = 1e12
+MAX_DISPATCH_STEPS = 50
+
+
+def _dispatch_steps(flops: float) -> int:
+    """How many updates of so many operations to dispatch at once."""
+    target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
+    return int(max(1, min(MAX_DISPATCH_STEPS, target / max(flops, 1.0))))

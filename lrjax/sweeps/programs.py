@@ -24,7 +24,7 @@ from lrjax.sweeps.runs import Program, Record, Span, State
 @functools.partial(jax.jit, static_argnames="program")
 def init_lanes(hyperparams, seeds, optimizer, initial, program):
     """The states of lanes before their first update."""
-    init = jax.vmap(functools.partial(runs.init, program=program), in_axes=(0, 0, None, None))
+    init = jax.vmap(functools.partial(runs.init, task=program.task), in_axes=(0, 0, None, None))
     return _placed(init(hyperparams, seeds, optimizer, initial), program.mesh, LANES)
 
 

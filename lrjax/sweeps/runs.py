@@ -68,10 +68,10 @@ class Record(NamedTuple):
 
 
 def init(
-    hyperparams: Hyperparams, seed: jax.Array, optimizer: Optimizer, initial: Any, program: Program
+    hyperparams: Hyperparams, seed: jax.Array, optimizer: Optimizer, initial: Any, task: Task
 ) -> State:
     """The state of a run before its first update."""
-    params, model_state, *opt_state = initial or program.task.init(jax.random.key(seed))
+    params, model_state, *opt_state = initial or task.init(jax.random.key(seed))
     fresh = optimizer(**hyperparams).init(params)
     if opt_state:
         try:

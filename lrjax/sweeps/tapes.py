@@ -14,21 +14,20 @@ from lrjax.lanes import Block, Lanes
 from lrjax.sweeps.programs import Results
 from lrjax.sweeps.runs import Record, Span
 
-MAX_CHUNK_STEPS = 50
 EVALUATIONS = 25
 
 
 def cut_steps(
-    steps: int, evaluate: bool, eval_every: int | None, chunk_steps: int | None
+    steps: int, evaluate: bool, eval_every: int | None, chunk_steps: int | None, most: int
 ) -> tuple[list[Span], int]:
-    """The dispatches, and the length of the program that serves them all."""
+    """The dispatches, of at most `most` updates, and the length of the program for all of them."""
     if eval_every is None:
         eval_every = max(1, steps // EVALUATIONS)
     eval_every = _checks.integer("eval_every", eval_every, minimum=1) if evaluate else steps
     between = min(eval_every, steps)
     if chunk_steps is None:
         # Chunks of one length, so that none trains mostly filling.
-        chunk_steps = -(-between // -(-between // MAX_CHUNK_STEPS))
+        chunk_steps = -(-between // -(-between // most))
     length = min(_checks.integer("chunk_steps", chunk_steps, minimum=1), between)
     stops = [*range(eval_every, steps, eval_every), steps]
     spans = []
@@ -52,17 +51,16 @@ class Tape(NamedTuple):
     evaluation: tuple[Any, Any]  # loss and metrics, float32[lanes, evals] each
 
 
-def blank_tape(names: tuple[list[str], list[str]], lanes: int, spans: list[Span]) -> Tape:
+def blank_tape(metrics: list[str], eval_metrics: list[str], lanes: int, spans: list[Span]) -> Tape:
     """A tape for the metrics of these names, in training and in evaluation."""
 
     def blank(length):
         return np.full((lanes, length), np.nan, np.float32)
 
     steps, evals = spans[-1].stop, len(evaluations(spans))
-    metrics = {name: blank(steps) for name in names[0]}
-    record = Record(blank(steps), metrics, blank(steps), blank(steps))
-    evaluated = names[1] if evals else []
-    return Tape(record, (blank(evals), {name: blank(evals) for name in evaluated}))
+    told = {name: blank(steps) for name in metrics}
+    evaluated = {name: blank(evals) for name in (eval_metrics if evals else [])}
+    return Tape(Record(blank(steps), told, blank(steps), blank(steps)), (blank(evals), evaluated))
 
 
 def flat(tape: Tape) -> dict[str, np.ndarray]:
