@@ -138,20 +138,23 @@ def sweep(
     if mesh is not None:
         check_mesh(mesh, len(grid))
     groups = () if eval_batches is None else evaluation_groups(eval_batches)
-    identity = {
-        "task": fingerprint(task),
-        # Of a stream, nothing can be known before it is read.
-        "batches": fingerprint(batches) if isinstance(batches, ArrayBatches) else "a stream",
-        "optimizer": fingerprint(optimizer),
-        "steps": steps,
-        "lanes": fingerprint((grid.axes, grid.hyperparams)),
-        "seeds": grid.seeds.tolist(),
-        "initial": fingerprint(initial),
-        "eval_batches": fingerprint(groups),
-        "eval_every": eval_every,
-        "divergence": divergence,
-        "accumulate": accumulate,
-    }
+    # Only where something can differ, because it takes a hash of all data.
+    identity: dict[str, Any] = {}
+    if checkpoint_dir is not None or jax.process_count() > 1:
+        identity = {
+            "task": fingerprint(task),
+            # Of a stream, nothing can be known before it is read.
+            "batches": fingerprint(batches) if isinstance(batches, ArrayBatches) else "a stream",
+            "optimizer": fingerprint(optimizer),
+            "steps": steps,
+            "lanes": fingerprint((grid.axes, grid.hyperparams)),
+            "seeds": grid.seeds.tolist(),
+            "initial": fingerprint(initial),
+            "eval_batches": fingerprint(groups),
+            "eval_every": eval_every,
+            "divergence": divergence,
+            "accumulate": accumulate,
+        }
     check_processes(identity)
     if jax.tree_util.all_leaves([optimizer]):
         # A function as an argument of a compiled program: a pytree without leaves.
@@ -168,9 +171,8 @@ def sweep(
         _other_processes(),
     ):
         measures = _measures(task, optimizer, initial, grid, data.sample)
-        most = _dispatch_steps(
-            measures.flops * min(len(grid), lane_batch or len(grid)) * accumulate
-        )
+        at_once = min(len(grid), lane_batch or len(grid))
+        most = _dispatch_steps(measures.flops * at_once * accumulate)
         spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps, most)
         job = Job(Program(task, length, divergence, accumulate, mesh), optimizer, initial, groups)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
