@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from lrjax.batches import ArrayReader, Group, Loaded, Reader
@@ -84,7 +85,7 @@ class Job:
 def start(job: Job, part: Block) -> State:
     """A block's states before its first update."""
     lanes = put((part.hyperparams, part.seeds), job.mesh, LANES)
-    return init_lanes(*lanes, job.optimizer, job.initial, job.program)
+    return jax.block_until_ready(init_lanes(*lanes, job.optimizer, job.initial, job.program))
 
 
 Results = tuple[Record, Any]  # of one dispatch, and of the evaluation after it if any
@@ -103,8 +104,7 @@ def run(
         evaluation = None
         if span.evaluation is not None:
             evaluation = evaluate_lanes(state, seeds, job.groups, job.program)
-        # Several blocks take turns on the device, so the others' states wait on the host.
-        ended.append(_off_device(state) if len(parts) > 1 else state)
+        ended.append(_waiting(state, parts))
         pending.append((record, evaluation))
     return ended, pending
 
@@ -131,14 +131,20 @@ def _source_shapes(data: Reader, program: Program) -> Any:
     )
 
 
-def _off_device(tree: Any) -> Any:
-    """Arrays on the host; as they are where the device is the host, or another process's too."""
+def _waiting(state: State, parts: list[Block]) -> State:
+    """A block's states until its next dispatch.
+
+    Several blocks take turns on the device, so the others' states wait on the host; but where
+    the device is the host, or is another process's too, they stay where they are.
+    """
 
     def move(array):
         on_host = next(iter(array.devices())).platform == "cpu"
-        return array if on_host or not array.is_fully_addressable else np.asarray(array)
+        is_key = jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended)
+        stays = on_host or is_key or not array.is_fully_addressable
+        return array if stays else np.asarray(array)
 
-    return jax.tree.map(move, tree)
+    return jax.tree.map(move, state) if len(parts) > 1 else state
 
 
 def first_run(
@@ -148,8 +154,8 @@ def first_run(
     while True:
         parts = blocks(grid, size)
         try:
+            states = [_waiting(start(job, part), parts) for part in parts]
             # Waits, because a device reports what does not fit only while it runs.
-            states = [jax.block_until_ready(start(job, part)) for part in parts]
             return parts, *jax.block_until_ready(run(job, parts, states, source, span))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or size <= job.multiple:
@@ -172,7 +178,9 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
         arguments = *lanes, states, job.optimizer, source, (0, 1), job.program
         return train_lanes.lower(*arguments).compile()
 
-    return memory.fitting(size, job.multiple, compiled, memory.free_bytes(job.mesh))
+    size = memory.fitting(size, job.multiple, compiled, memory.free_bytes(job.mesh))
+    # What fits every process.
+    return size if jax.process_count() == 1 else int(np.min(process_allgather(np.int32(size))))
 
 
 def on_device(source: Any, mesh: Mesh | None) -> Any:
