@@ -1,4 +1,3 @@
-import functools
 import json
 import pathlib
 
@@ -10,6 +9,18 @@ from hypothesis import strategies as st
 
 from lrjax import suggest
 
+METHODS = [
+    "robust",
+    "smith",
+    "valley",
+    "steep",
+    "minimum",
+    "slide",
+    "lightning",
+    "torch_lr_finder",
+    "ignite",
+    "surmenok",
+]
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "suggestions.json").read_text())
 
 
@@ -100,6 +111,7 @@ RATE = np.geomspace(1e-6, 10, 100)
         (("no_minimum_in_range", "start"), 0.3 + np.log10(RATE / RATE[0]) + 0.01 * NOISE),
         (("diverged_at_start", ""), np.where(np.arange(100) > 4, np.nan, 2.3 + NOISE)),
         (("diverged_at_start", ""), np.full(100, np.nan)),
+        (("too_few_points", ""), np.where(np.arange(12) > 7, np.nan, np.linspace(2, 1, 12))),
     ],
 )
 def test_robust_gives_a_reason_where_there_is_no_rate(expected, loss):
@@ -110,15 +122,6 @@ def test_flat_curves_are_refused():
     rng = np.random.default_rng(1)
     refused = [reason_of(1 + 0.1 * rng.normal(size=rng.integers(50, 400)))[0] for _ in range(60)]
     assert set(refused) <= {"not_learning", "no_minimum_in_range"}
-
-
-@pytest.mark.parametrize("curve", GOLDEN["curves"], ids=lambda curve: curve["name"])
-def test_minimum_is_that_of_fastai(curve):
-    curves = make_curves(numbers(curve["learning_rate"]), numbers(curve["loss"]))
-    expected = curve["suggestions"]["fastai.minimum"]
-    suggestion = suggest(curves, "minimum")
-    np.testing.assert_allclose(suggestion.learning_rate, expected, rtol=2e-6)
-    assert suggestion.reason == ""
 
 
 @pytest.mark.parametrize("curve", GOLDEN["curves"], ids=lambda curve: curve["name"])
@@ -155,13 +158,130 @@ def test_seeds_agree_on_a_consensus_with_a_spread():
     assert "none, not_learning" in text
 
 
+def test_the_end_to_extend_is_that_of_the_commonest_reason():
+    falling = 2.3 - 1 / (1 + 1e-2 / RATE) + 0.01 * NOISE
+    flat = [2.3 + 0.1 * np.random.default_rng(seed).normal(size=100) for seed in range(2)]
+    suggestion = suggest(make_curves(RATE, np.stack([falling, *flat])))
+    assert suggestion.extend.tolist() == ["end", "", ""]
+    assert suggestion.consensus.reason == "not_learning"
+    assert suggestion.consensus.extend == ""
+
+
+def test_smith_takes_the_extremum_and_his_own_fractions():
+    curves, _, lowest = valley()
+    once, several = suggest(curves, "smith"), suggest(curves, "smith", cycles=4)
+    assert abs(np.log10(once.max_learning_rate / lowest)) < 0.1
+    np.testing.assert_allclose(once.learning_rate, once.max_learning_rate / 2)
+    np.testing.assert_allclose(once.min_learning_rate, once.max_learning_rate / 10)
+    np.testing.assert_allclose(several.min_learning_rate, once.max_learning_rate / 3)
+    assert suggest(make_curves(RATE, np.full(100, 2.3)), "smith").reason == "not_learning"
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_smith_reads_a_metric_at_its_highest(evaluated):
+    curves, *_ = valley()
+    accuracy = 1 - valley(onset=1e-4, edge=0.002)[0].loss / 20
+    if evaluated:
+        steps = np.arange(4, 201, 4)
+        metrics = {
+            "eval_steps": steps.astype(np.int32),
+            "eval_loss": curves.loss[steps - 1],
+            "eval_metrics": {"accuracy": accuracy[steps - 1]},
+        }
+    else:
+        metrics = {"metrics": {"accuracy": accuracy}}
+    both = make_curves(curves.learning_rate, curves.loss, **metrics)
+    expected = curves.learning_rate[np.nanargmax(accuracy)]
+    found = suggest(both, "smith", metric="accuracy").max_learning_rate
+    assert abs(np.log10(found / expected)) < 0.3
+    assert suggest(both, "smith").max_learning_rate > 10 * found
+
+
+def test_an_evaluation_before_the_first_update_is_left_out():
+    curves, *_ = valley()
+    steps = np.arange(0, 201, 4)
+    losses = curves.loss[np.maximum(steps - 1, 0)]
+
+    def evaluated(kept):
+        given = {"eval_steps": steps[kept].astype(np.int32), "eval_loss": losses[kept]}
+        return suggest(make_curves(curves.learning_rate, curves.loss, **given))
+
+    assert evaluated(slice(None)).learning_rate == evaluated(slice(1, None)).learning_rate
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_points_that_tell_nothing_give_a_reason(method):
+    assert suggest(make_curves(RATE[:1], [2.0]), method).reason == "too_few_points"
+    nothing = make_curves(RATE, np.full(100, np.nan))
+    assert suggest(nothing, method).reason == "diverged_at_start"
+    for steps in range(2, 20):
+        loss = np.linspace(2, 1, steps)
+        for ending in (loss[-1], np.nan, np.inf):
+            suggestion = suggest(make_curves(RATE[:steps], [*loss[:-1], ending]), method)
+            assert (suggestion.learning_rate > 0) == (suggestion.reason == "")
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("error", "name", "call"),
+    "rate",
     [
-        (ValueError, "'robust', 'minimum'", functools.partial(suggest, method="steepest")),
-        (TypeError, "skip", functools.partial(suggest, skip=3)),
+        np.full(100, 0.1),
+        RATE[::-1],
+        np.r_[RATE[:50], RATE[:50]],
+        -RATE[::-1],
+        np.full(100, np.nan),
+        np.r_[RATE[:99], np.inf],
+    ],
+    ids=["constant", "falling", "twice", "negative", "untold", "infinite"],
+)
+def test_rates_that_do_not_rise_are_refused(method, rate):
+    with pytest.raises(ValueError, match="range test, whose learning_rate rises"):
+        suggest(make_curves(rate, 2.3 + NOISE), method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_linear_ramp_may_begin_at_zero(method):
+    rate = np.linspace(0, 0.5, 200)
+    loss = 0.3 + 2 / (1 + rate / 0.02) + (rate / 0.3) ** 4
+    whole, rest = (suggest(make_curves(rate[k:], loss[k:]), method) for k in (0, 1))
+    np.testing.assert_allclose(whole.learning_rate, rest.learning_rate, rtol=0.5)
+    assert whole.learning_rate > 0
+
+
+def test_a_rate_of_zero_is_not_suggested():
+    rate = np.linspace(0, 0.5, 200)
+    curves = make_curves(rate, 0.3 + 2 / (1 + rate / 0.02))
+    suggestion = suggest(curves, "torch_lr_finder", skip_start=0)
+    assert (suggestion.reason, suggestion.extend) == ("no_minimum_in_range", "start")
+
+
+def test_rates_untold_after_all_have_diverged_do_not_matter():
+    curves, *_ = valley()
+    cut = np.where(np.arange(200) > 180, np.nan, [curves.learning_rate, curves.loss])
+    np.testing.assert_allclose(
+        suggest(make_curves(*cut)).learning_rate,
+        suggest(make_curves(curves.learning_rate, cut[1])).learning_rate,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "method", "options"),
+    [
+        (ValueError, ", ".join(map(repr, METHODS)), "steepest", {}),
+        (TypeError, "skip", "robust", {"skip": 3}),
+        (ValueError, "width", "robust", {"width": 0}),
+        (ValueError, "cycles", "smith", {"cycles": 0}),
+        (ValueError, "metric", "smith", {"metric": "accuracy"}),
+        (TypeError, "trim", "valley", {"trim": 3}),
+        (ValueError, "lr_diff", "slide", {"lr_diff": 0}),
+        (ValueError, "thresh", "slide", {"thresh": -1}),
+        (ValueError, "adjust_value", "slide", {"adjust_value": 0}),
+        (ValueError, "skip_begin", "lightning", {"skip_begin": -1}),
+        (TypeError, "skip_end", "lightning", {"skip_end": 0.5}),
+        (ValueError, "skip_start", "torch_lr_finder", {"skip_start": -1}),
+        (ValueError, "sma", "surmenok", {"sma": 0}),
     ],
 )
-def test_bad_input_names_the_argument(error, name, call):
+def test_bad_input_names_the_argument(error, name, method, options):
     with pytest.raises(error, match=name):
-        call(lanes())
+        suggest(lanes(), method, **options)

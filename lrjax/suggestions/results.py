@@ -1,0 +1,125 @@
+"""What a method reads, and what `suggest` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Rates", "Suggestion", "over_named"]
+
+
+class Rates(NamedTuple):
+    """What a method reads from one lane: rates, or NaN and a reason."""
+
+    learning_rate: float = np.nan
+    min_learning_rate: float = np.nan
+    max_learning_rate: float = np.nan
+    reason: str = ""
+    extend: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """Learning rates, read from the curves of a range test.
+
+    Attributes:
+        axes: coordinates along every axis of lanes, as in the curves.
+        method: how they were read.
+        learning_rate: a rate to train at, f64[*axes]; NaN where none can be named.
+        min_learning_rate: where a cycle should start, f64[*axes]; NaN where the method does not
+            tell.
+        max_learning_rate: the largest usable rate, the peak of a cycle, f64[*axes]; likewise.
+        reason: why there is no rate, str[*axes]: `not_learning`, `no_minimum_in_range`,
+            `diverged_at_start` or `too_few_points`; empty where there is one.
+        extend: for `no_minimum_in_range`, which end of the range to move outwards, `"start"` or
+            `"end"`, str[*axes]; else empty.
+        spread: how far the seeds disagree: the standard deviation of log10(learning_rate) over
+            the seeds that name one, in decades, f64[*axes without seed]; NaN for fewer than two.
+    """
+
+    axes: dict[str, np.ndarray]
+    method: str
+    learning_rate: np.ndarray
+    min_learning_rate: np.ndarray
+    max_learning_rate: np.ndarray
+    reason: np.ndarray
+    extend: np.ndarray
+    spread: np.ndarray
+
+    @property
+    def consensus(self) -> Suggestion:
+        """One suggestion for all seeds: the median in decades where most of them name a rate.
+
+        Where fewer than half of the seeds do, there is none, for the commonest reason.
+        """
+        if "seed" not in self.axes:
+            return self
+        seed = list(self.axes).index("seed")
+        named = np.isfinite(self.learning_rate)
+        enough = 2 * named.sum(seed) >= named.shape[seed]
+
+        def median(rates):
+            return np.where(enough, 10 ** over_named(np.median, np.log10(rates), seed), np.nan)
+
+        def commonest(texts):
+            rows = np.moveaxis(texts, seed, -1).reshape(enough.size, -1)
+            most = np.array([_commonest(row) for row in rows]).reshape(enough.shape)
+            return np.where(enough, "", most)
+
+        reason = commonest(self.reason)
+        # Which end to move is said by the seeds that have that reason.
+        same = self.reason == np.expand_dims(reason, seed)
+
+        return Suggestion(
+            axes={name: values for name, values in self.axes.items() if name != "seed"},
+            method=self.method,
+            learning_rate=median(self.learning_rate),
+            min_learning_rate=median(self.min_learning_rate),
+            max_learning_rate=median(self.max_learning_rate),
+            reason=reason,
+            extend=commonest(np.where(same, self.extend, "")),
+            spread=self.spread,
+        )
+
+    def __repr__(self) -> str:
+        """A line for every lane, seeds taken together."""
+        agreed = self.consensus
+        lines = [f"Suggestion by {self.method!r}"]
+        for index in np.ndindex(agreed.learning_rate.shape):
+            where = ", ".join(
+                f"{name} {values[k]:.4g}"
+                for (name, values), k in zip(agreed.axes.items(), index, strict=True)
+            )
+            lines.append(f"  {where}{': ' if where else ''}{agreed._describe(index)}")
+        return "\n".join(lines)
+
+    def _describe(self, index) -> str:
+        if self.reason[index]:
+            end = self.extend[index]
+            return f"none, {self.reason[index]}" + (f" (extend the {end})" if end else "")
+        text = f"learning rate {self.learning_rate[index]:.3g}"
+        if np.isfinite(self.max_learning_rate[index]):
+            low, high = self.min_learning_rate[index], self.max_learning_rate[index]
+            text += f", cycle from {low:.3g} to {high:.3g}"
+        if np.isfinite(self.spread[index]):
+            text += f", spread {self.spread[index]:.2f} decades"
+        return text
+
+
+def over_named(statistic: Callable, decades: np.ndarray, axis: int) -> np.ndarray:
+    """A statistic along an axis of what is not NaN; NaN where all is."""
+
+    def one(values):
+        named = values[np.isfinite(values)]
+        return statistic(named) if len(named) else np.nan
+
+    return np.apply_along_axis(one, axis, decades)
+
+
+def _commonest(texts: np.ndarray) -> str:
+    """The text that occurs most often, the empty one left out."""
+    values, counts = np.unique(texts[texts != ""], return_counts=True)
+    return values[counts.argmax()] if len(values) else ""
