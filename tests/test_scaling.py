@@ -195,7 +195,7 @@ def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypat
 
 
 def test_little_memory_makes_small_blocks(whole, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda mesh: 20_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda mesh: 10_000)
     sizes = []
     start = programs.start
     monkeypatch.setattr(

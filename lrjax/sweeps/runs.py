@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ class Program(NamedTuple):
     """What is compiled into the program of a run, rather than given to it."""
 
     task: Task
-    length: int  # updates per call, of which the last may be left out
+    length: int  # the most updates of a call
     divergence: float | None
     accumulate: int
     mesh: Mesh | None = None  # of which an axis `data` splits every batch
@@ -115,7 +114,7 @@ def train(
     span: tuple[jax.Array, jax.Array],
     program: Program,
 ) -> tuple[State, Record]:
-    """Run the updates from `span[0]` to `span[1]`; the records behind them mean nothing."""
+    """Run the updates from `span[0]` to `span[1]`; the records behind them are NaN."""
     start, stop = span
     transform = optax.with_extra_args_support(optimizer(**hyperparams))
     key = jax.random.fold_in(jax.random.key(seed), TRAINING)
@@ -133,9 +132,18 @@ def train(
         loss, metrics = _measured(~watch.diverged, (loss, metrics))
         rate, momentum = _told(opt_state)
         new = State(params, model_state, opt_state, watch)
-        return _advance(step < stop, new, state), Record(loss, metrics, rate, momentum)
+        return _advance(new, state), Record(loss, metrics, rate, momentum)
 
-    return jax.lax.scan(update, state, jnp.arange(program.length))
+    def update_and_record(k, carry):
+        state, rows = carry
+        state, record = update(state, k)
+        return state, jax.tree.map(lambda row, value: row.at[k].set(value), rows, record)
+
+    _, record = jax.eval_shape(update, state, jnp.int32(0))
+    rows = jax.tree.map(lambda value: jnp.full(program.length, jnp.nan, value.dtype), record)
+    # Not a scan, whose length is part of the program: the last, shorter dispatch would need one
+    # of its own, or a selection of new or old for all parameters at every step.
+    return jax.lax.fori_loop(0, stop - start, update_and_record, (state, rows))
 
 
 def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax.Array, key):
@@ -211,20 +219,22 @@ def _told(opt_state: Any) -> tuple[jax.Array, jax.Array]:
     return told.get("learning_rate", nan), momentum
 
 
-def _advance(active: jax.Array, new: State, old: State) -> State:
-    """The new state, if the step is to be done at all; of a diverged run the old values.
+def _advance(new: State, old: State) -> State:
+    """The new state; of a diverged run the old parameters and model state.
 
-    But for integers: counters run on, so that every run's schedules are told to the end.
+    Its optimizer goes on, so that every run's schedules are told to the end; what becomes of
+    its moments does not matter any more, and to keep them would cost every other run time.
     """
-    alive = active & ~new.watch.diverged
 
-    def choose(new, old):
-        counter = jnp.issubdtype(old.dtype, jnp.integer)
-        new = new if new.dtype == old.dtype else new.astype(old.dtype)
-        return jnp.where(active if counter else alive, new, old)
+    def typed(new, old):
+        return new if new.dtype == old.dtype else new.astype(old.dtype)
 
-    watch = jax.tree.map(functools.partial(jnp.where, active), new.watch, old.watch)
-    return jax.tree.map(choose, new, old)._replace(watch=watch)
+    def kept(new, old):
+        return jnp.where(diverged, old, typed(new, old))
+
+    diverged = new.watch.diverged
+    params, model_state = jax.tree.map(kept, new[:2], old[:2])
+    return State(params, model_state, jax.tree.map(typed, new.opt_state, old.opt_state), new.watch)
 
 
 def _measured(alive: jax.Array, tree: tuple[Any, Any]) -> tuple[Any, Any]:
