@@ -347,12 +347,12 @@ def _measures(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sampl
     hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
 
     @jax.jit
-    def losses(hyperparams, seed, batch):
+    def losses(hyperparams, seed, optimizer, initial, batch):
         state = runs.init(hyperparams, seed, optimizer, initial, task)
         call = functools.partial(task.loss, state.params, state.model_state, batch)
         return [call(jax.random.key(seed), train) for train in (True, False)]
 
-    lowered = losses.lower(hyperparams, grid.seeds[0], sample)
+    lowered = losses.lower(hyperparams, grid.seeds[0], optimizer, initial, sample)
     names = []
     for loss, (_, metrics) in lowered.out_info:
         if loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
