@@ -16,8 +16,8 @@ devices: 8 lanes of the MLP over CPU devices that are forced, and share the same
 Every row is measured in a process of its own. An update takes the difference of a longer and a
 shorter sweep, each compiled before: medians of both.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2, which other work shared (of the row for 256
-lanes, an earlier run had the ratios 0.81 and 1.27, of that for 1,024 lanes 1.09 and 1.46):
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2, which other work shared (256 lanes, 64 at a
+time, made 978 updates/s here and 583 in another run of the same code):
 
     lanes
                      all lanes at once                       lane_batch=64
