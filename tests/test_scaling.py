@@ -207,7 +207,7 @@ def test_little_memory_makes_small_blocks(whole, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("flops", "expected"), [(0.0, 50), (1e6, 50), (1e9, 10), (1e11, 1)], ids=str
+    ("flops", "expected"), [(0.0, 50), (1e9, 50), (1e10, 10), (1e12, 4)], ids=str
 )
 def test_dispatches_are_short_for_large_models(flops, expected):
     assert engine._dispatch_steps(flops) == expected

@@ -366,14 +366,14 @@ def _measures(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sampl
     return Measures(names[0], names[1], flops)
 
 
-# About a tenth of a second, so that the bar, checkpoints and Ctrl-C need not wait for long; and
-# no more updates than make the time of a dispatch itself disappear.
-DISPATCH_FLOPS = {"cpu": 1e10}
-ACCELERATOR_FLOPS = 1e12
-MAX_DISPATCH_STEPS = 50
+# About a second, so that the bar, checkpoints and Ctrl-C need not wait for long; but so many
+# updates, at least, that the cost of a dispatch, most of which is fresh memory, is shared.
+DISPATCH_FLOPS = {"cpu": 1e11}
+ACCELERATOR_FLOPS = 1e13
+MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 50
 
 
 def _dispatch_steps(flops: float) -> int:
     """How many updates of so many operations to dispatch at once."""
     target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
-    return int(max(1, min(MAX_DISPATCH_STEPS, target / max(flops, 1.0))))
+    return int(np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS))
