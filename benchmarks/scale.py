@@ -16,18 +16,18 @@ devices: 8 lanes of the MLP over CPU devices that are forced, and share the same
 Every row is measured in a process of its own. An update takes the difference of a longer and a
 shorter sweep, each compiled before: medians of both.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2, which other work shared (256 lanes, 64 at a
-time, made 978 updates/s here and 583 in another run of the same code):
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2: the first table from a run of its own, the
+others from one that other work shared.
 
     lanes
                      all lanes at once                       lane_batch=64
       lanes   updates/s     ms ratio of peak   MB   updates/s     ms ratio of peak   MB  states, MB
-          1         844  1.185  1.03    0.59  176         853  1.173  0.94    0.60  174           2
-          4         860  1.163  1.01    0.60  216         866  1.155  0.93    0.61  211           7
-         16         868  1.152  1.00    0.61  347         806  1.241  1.00    0.56  363          26
-         64         622  1.607  1.40    0.43  462         611  1.635  1.32    0.43  458         104
-        256         896  1.116  0.97    0.63 1225         978  1.022  0.82    0.68  743         417
-      1,024         690  1.448  1.26    0.48 4394         613  1.631  1.31    0.43 2029        1667
+          1       1,144  0.874  1.23    0.43  142       1,100  0.909  1.22    0.42  187           2
+          4       1,328  0.753  1.06    0.50  215       1,365  0.733  0.98    0.52  221           7
+         16       1,402  0.713  1.00    0.53  336       1,341  0.746  1.00    0.51  306          26
+         64       1,295  0.772  1.08    0.49  455       1,197  0.836  1.12    0.45  452         104
+        256       1,241  0.806  1.13    0.47 1220       1,156  0.865  1.16    0.44  765         417
+      1,024       1,206  0.829  1.16    0.46 4418       1,344  0.744  1.00    0.51 2011        1667
 
     stream
     10 GB in batches of 1 MiB: 0.90 GB/s, 0.13 of the speed of a loop that copies every batch once
