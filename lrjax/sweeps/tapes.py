@@ -26,16 +26,15 @@ def cut_steps(
     eval_every = _checks.integer("eval_every", eval_every, minimum=1) if evaluate else steps
     between = min(eval_every, steps)
     if chunk_steps is None:
-        # Chunks of one length, so that none trains mostly filling.
+        # Of one length, where that goes, so that none is a stub.
         chunk_steps = -(-between // -(-between // most))
     length = min(_checks.integer("chunk_steps", chunk_steps, minimum=1), between)
     stops = [*range(eval_every, steps, eval_every), steps]
     spans = []
-    for begin, end in zip([0, *stops[:-1]], stops, strict=True):
+    for number, (begin, end) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
         for start in range(begin, end, length):
             stop = min(start + length, end)
-            last = evaluate and stop == end
-            spans.append(Span(start, stop, stops.index(end) if last else None))
+            spans.append(Span(start, stop, number if evaluate and stop == end else None))
     return spans, length
 
 
@@ -77,7 +76,8 @@ def write(tape: Tape, part: Block, span: Span, results: Results) -> None:
         rows[part.lanes, where] = np.asarray(values)[: part.number, ...]
 
     steps = slice(span.start, span.stop)
-    record = jax.tree.map(lambda values: values[:, : span.stop - span.start], record)
+    # On the host, because a slice on the device would be a program of its own.
+    record = jax.tree.map(lambda values: np.asarray(values)[:, : span.stop - span.start], record)
     jax.tree.map(functools.partial(copy, steps), record, tape.record)
     if span.evaluation is not None:
         jax.tree.map(functools.partial(copy, span.evaluation), evaluation, tape.evaluation)
