@@ -7,7 +7,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -106,16 +106,43 @@ def array_batches(
         >>> [batches(step)["x"].tolist() for step in range(3)]
         [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
     """
+    size = _samples_of("data", data)
+    if _checks.integer("batch_size", batch_size, minimum=1) > size:
+        raise ValueError(
+            f"batch_size must be at most the {size} samples in data, got {batch_size}."
+        )
     data = jax.tree.map(jnp.asarray, data)
-    shapes = [array.shape for array in jax.tree.leaves(data)]
+    return ArrayBatches(data, batch_size, _checks.integer("seed", seed), shuffle)
+
+
+def _samples_of(name: str, data: Any) -> int:
+    """The length of the first axis, which all arrays must share."""
+    leaves = jax.tree.leaves(data)
+    for leaf in leaves:
+        if not hasattr(leaf, "__array__"):
+            raise TypeError(f"{name} must hold arrays only, got {leaf!r} in it.")
+    shapes = [np.shape(leaf) for leaf in leaves]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or () in lengths:
-        raise ValueError(f"data must be arrays with the same first axis, got shapes {shapes}.")
-    if _checks.integer("batch_size", batch_size, minimum=1) > shapes[0][0]:
-        raise ValueError(
-            f"batch_size must be at most the {shapes[0][0]} samples in data, got {batch_size}."
-        )
-    return ArrayBatches(data, batch_size, _checks.integer("seed", seed), shuffle)
+        raise ValueError(f"{name} must be arrays with the same first axis, got shapes {shapes}.")
+    return shapes[0][0]
+
+
+BATCH_SIZE = 64
+
+
+def as_batches(name: str, given: Any, batch_size: int | None = None) -> Any:
+    """Batches of data that are given as they are: an array, or a tuple or dict of arrays.
+
+    Anything else, a list among it, holds batches already and stays what it is.
+    """
+    if not isinstance(given, tuple | Mapping) and not hasattr(given, "__array__"):
+        if batch_size is not None:
+            raise ValueError(f"batch_size is for {name} given as arrays, got {batch_size!r}.")
+        return given
+    if batch_size is None:
+        batch_size = min(BATCH_SIZE, _samples_of(name, given))
+    return array_batches(given, batch_size)
 
 
 @dataclass(frozen=True)
@@ -383,6 +410,7 @@ def evaluation_groups(batches: Any) -> tuple[Group, ...]:
 
     A dataset is taken once, with its tail; an iterable is read to its end.
     """
+    batches = as_batches("eval_batches", batches)
     if isinstance(batches, ArrayBatches):
         rows = batches.size - batches.size % batches.batch_size
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lrjax
-from lrjax.batches import evaluation_groups, reader
+from lrjax.batches import as_batches, evaluation_groups, reader
 
 DATA = {"x": np.arange(20, dtype=np.float32).reshape(10, 2), "y": np.arange(10)}
 
@@ -65,6 +65,26 @@ def test_evaluation_takes_every_sample_by_its_weight():
         assert [len(group.batches["y"]) for group in groups] == [2, 1]
 
 
+@pytest.mark.parametrize(
+    "data", [DATA, tuple(DATA.values()), DATA["x"], jnp.arange(10), {"nested": (DATA, DATA["y"])}]
+)
+def test_arrays_as_they_are_make_batches(data):
+    for size, batches in ((10, as_batches("batches", data)), (3, as_batches("batches", data, 3))):
+        expected = lrjax.array_batches(data, size)
+        jax.tree.map(np.testing.assert_array_equal, batches(0), expected(0))
+    (group,) = evaluation_groups(data)
+    assert group.weight == 10
+    many = jax.tree.map(lambda array: np.concatenate([array] * 7), data)
+    assert as_batches("batches", many).batch_size == 64
+    assert [group.weight for group in evaluation_groups(many)] == [64, 6]
+
+
+def test_what_holds_batches_stays_what_it_is():
+    listed = [(DATA["x"], DATA["y"])]
+    for given in (listed, iter(listed), lrjax.stream_batches(listed), lrjax.array_batches(DATA, 3)):
+        assert as_batches("batches", given) is given
+
+
 SLICES = slice(0, 4), slice(4, 8), slice(8, 10)
 
 
@@ -83,3 +103,18 @@ SLICES = slice(0, 4), slice(4, 8), slice(8, 10)
 def test_bad_input_names_the_argument(error, name, data, options):
     with pytest.raises(error, match=name):
         lrjax.array_batches(data, **options)
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "given", "batch_size"),
+    [
+        (ValueError, "batches", (np.zeros(3), np.zeros(4)), None),
+        (ValueError, "batches", {}, None),
+        (TypeError, "batches", (np.zeros(3), [0, 1, 2]), None),
+        (ValueError, "batch_size", np.zeros(3), 4),
+        (ValueError, "batch_size", [np.zeros(3)], 3),
+    ],
+)
+def test_bad_data_names_the_argument(error, name, given, batch_size):
+    with pytest.raises(error, match=name):
+        as_batches("batches", given, batch_size)

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from lrjax import _checks
 from lrjax._checkpoints import Checkpoints, check_processes, fingerprint, open_checkpoints
 from lrjax._progress import Report, progress_bar
-from lrjax.batches import ArrayBatches, Reader, StreamBatches, evaluation_groups, reader
+from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
 from lrjax.lanes import Block, Lanes, blocks, check_mesh, check_optimizer, make_lanes
 from lrjax.sweeps import runs
 from lrjax.sweeps.programs import (
@@ -51,14 +51,15 @@ from lrjax.tasks import Task
 
 def sweep(
     task: Task,
-    batches: ArrayBatches | StreamBatches | Iterable[Any],
+    batches: Any,
     optimizer: Optimizer,
     *,
     steps: int,
     lanes: Mapping[str, Sequence[float]] | Sequence[Mapping[str, float]] | None = None,
     seeds: int | Sequence[int] = 1,
     initial: tuple | None = None,
-    eval_batches: ArrayBatches | Iterable[Any] | None = None,
+    batch_size: int | None = None,
+    eval_batches: Any = None,
     eval_every: int | None = None,
     divergence: float | None = 4.0,
     accumulate: int = 1,
@@ -79,7 +80,9 @@ def sweep(
 
     Args:
         task: what is trained.
-        batches: `array_batches(…)`, or any iterable of pytrees of arrays of one shape.
+        batches: the data as they are, an array or a tuple or dict of arrays with samples along
+            their first axis; or `array_batches(…)`; or a list or any other iterable of batches,
+            pytrees of arrays of one shape.
         optimizer: makes a lane's optimizer from its hyperparameters, as traced scalars.
         steps: updates of every lane.
         lanes: a dict of lists makes a grid, `{"weight_decay": [0, 1e-4], "momentum": [0.9]}`; a
@@ -89,8 +92,9 @@ def sweep(
         initial: `(params, model_state)` or `(params, model_state, opt_state)` to start every
             lane from; of an optimizer's state the moments are kept, and schedules and
             hyperparameters start anew.
-        eval_batches: what to evaluate on, with `train=False`: every sample of
-            `array_batches(…)`, or a finite iterable of batches. None for no evaluation.
+        batch_size: of data given as they are; 64, or all if they are fewer, if not given.
+        eval_batches: what to evaluate on, with `train=False`: every sample of data as they are
+            or of `array_batches(…)`, or a finite iterable of batches. None for no evaluation.
         eval_every: updates between evaluations; the last update is always followed by one.
             About 25 evaluations if not given.
         divergence: the factor above; None leaves only losses that are not finite.
@@ -131,6 +135,7 @@ def sweep(
         divergence = float(_checks.number("divergence", divergence, above=0))
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task, got {task!r}.")
+    batches = as_batches("batches", batches, batch_size)
     grid = make_lanes(lanes, seeds)
     check_optimizer(optimizer, list(grid.hyperparams))
     if lane_batch is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 import optax
 
 from lrjax import _checks
-from lrjax.batches import ArrayBatches
 from lrjax.curves import Curves
 from lrjax.schedules import exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
@@ -75,7 +73,7 @@ class Ramped:
 
 def range_test(
     task: Task,
-    batches: ArrayBatches | Iterable[Any],
+    batches: Any,
     optimizer: Optimizer = sgd,
     *,
     start: float = 1e-6,
@@ -89,7 +87,7 @@ def range_test(
 
     Args:
         task: what is trained.
-        batches: as in `sweep`.
+        batches: data as they are, or as in `sweep`.
         optimizer: as in `sweep`; its `learning_rate` is set by the ramp.
         start: the first update's rate.
         end: the last update's rate.
@@ -109,11 +107,10 @@ def range_test(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from lrjax import array_batches, range_test, task
+        >>> from lrjax import range_test, task
         >>> def loss(params, x):
         ...     return jnp.mean((x - params) ** 2)
-        >>> batches = array_batches(jnp.ones(64), 16)
-        >>> curves = range_test(task(loss, jnp.zeros(())), batches, seeds=2)
+        >>> curves = range_test(task(loss, jnp.zeros(())), jnp.ones(64), seeds=2)
         >>> curves.loss.shape, bool(curves.diverged.all())
         ((2, 100), True)
 
