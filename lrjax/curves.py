@@ -47,6 +47,9 @@ class Curves:
         lanes: for a list of lanes, its hyperparameters along the axis `lane`; else empty.
         steps_done: updates after which the sweep ended, i32[]: all of them, unless it was
             interrupted; what is behind them is NaN, though no lane diverged there.
+
+    Raises:
+        ValueError: if there are no steps, or an array does not have its shape.
     """
 
     axes: Arrays = field(default_factory=dict)
@@ -63,6 +66,10 @@ class Curves:
 
     def __post_init__(self) -> None:
         """Fill in what curves from elsewhere do not have: no evaluations, divergence at NaN."""
+        for name in ("learning_rate", "loss"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        if not (self.loss.ndim and self.steps):
+            raise ValueError(f"loss must have at least one step, got shape {self.loss.shape}.")
         if self.eval_loss is None:
             empty = np.zeros((*self.loss.shape[:-1], 0), np.float32)
             object.__setattr__(self, "eval_loss", empty)
@@ -72,6 +79,29 @@ class Curves:
             bad = ~np.isfinite(self.loss)
             first = np.where(bad.any(-1), bad.argmax(-1), self.loss.shape[-1])
             object.__setattr__(self, "diverged_at", first.astype(np.int32))
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Every array has the axes of lanes, and steps or evaluations, that the others have."""
+        lanes = tuple(len(values) for values in self.axes.values())
+        steps, evals = (*lanes, self.steps), (*lanes, len(self.eval_steps))
+        listed = (len(self.axes["lane"]),) if "lane" in self.axes else ()
+        shared: dict[str, Any] = {"learning_rate": self.learning_rate, "momentum": self.momentum}
+        groups: list[tuple[dict[str, Any], str, list[tuple[int, ...]]]] = [
+            ({"loss": self.loss, **self.metrics}, "[*axes, steps]", [steps]),
+            (shared, "[steps] or [*axes, steps]", [steps[-1:], steps]),
+            ({"eval_loss": self.eval_loss, **self.eval_metrics}, "[*axes, evals]", [evals]),
+            ({"diverged_at": self.diverged_at}, "[*axes]", [lanes]),
+            (self.lanes, "[lane]", [listed]),
+        ]
+        for arrays, meaning, shapes in groups:
+            for name, array in arrays.items():
+                if array is not None and np.shape(array) not in shapes:
+                    expected = " or ".join(map(str, shapes))
+                    raise ValueError(
+                        f"{name} must have the shape {meaning}, here {expected}, "
+                        f"got {np.shape(array)}."
+                    )
 
     @property
     def steps(self) -> int:
@@ -118,10 +148,8 @@ class Curves:
             lanes = selected.lanes
             if name == "lane":
                 lanes = {key: column[index] for key, column in lanes.items()}
-            selected = dataclasses.replace(
-                selected._over_lanes(
-                    lambda array, axis=axis, index=index: np.take(array, index, axis)
-                ),
+            selected = selected._over_lanes(
+                lambda array, axis=axis, index=index: np.take(array, index, axis),
                 axes=axes,
                 lanes=lanes,
             )
@@ -143,12 +171,11 @@ class Curves:
         """
         position = self._axis(axis)
         axes = {name: values for name, values in self.axes.items() if name != axis}
-        reduced = self._over_lanes(
-            lambda array: np.mean(array, position, dtype=np.float64).astype(array.dtype)
-        )
-        earliest = self.diverged_at.min(position)
-        return dataclasses.replace(
-            reduced, axes=axes, diverged_at=earliest, lanes={} if axis == "lane" else self.lanes
+        return self._over_lanes(
+            lambda array: np.mean(array, position, dtype=np.float64).astype(array.dtype),
+            axes=axes,
+            diverged_at=self.diverged_at.min(position),
+            lanes={} if axis == "lane" else self.lanes,
         )
 
     def smooth(self, width: float | None = None) -> Curves:
@@ -317,22 +344,22 @@ class Curves:
             raise ValueError(f"{name} must be one of {values.tolist()}, got {value!r}.")
         return int(matches[0])
 
-    def _over_lanes(self, function) -> Curves:
-        """A function of every array that has axes of lanes."""
+    def _over_lanes(self, function, **changed: Any) -> Curves:
+        """A function of every array that has axes of lanes, and fields that change otherwise."""
 
         def shared(array):
             return array if array is None or array.ndim == 1 < self.loss.ndim else function(array)
 
-        return dataclasses.replace(
-            self,
-            learning_rate=shared(self.learning_rate),
-            momentum=shared(self.momentum),
-            loss=function(self.loss),
-            metrics={name: function(array) for name, array in self.metrics.items()},
-            eval_loss=function(self.eval_loss),
-            eval_metrics={name: function(array) for name, array in self.eval_metrics.items()},
-            diverged_at=function(self.diverged_at),
-        )
+        fields = {
+            "learning_rate": shared(self.learning_rate),
+            "momentum": shared(self.momentum),
+            "loss": function(self.loss),
+            "metrics": {name: function(array) for name, array in self.metrics.items()},
+            "eval_loss": function(self.eval_loss),
+            "eval_metrics": {name: function(array) for name, array in self.eval_metrics.items()},
+            "diverged_at": function(self.diverged_at),
+        }
+        return dataclasses.replace(self, **fields | changed)
 
 
 def smoothed(array: np.ndarray, width: float) -> np.ndarray:

@@ -150,3 +150,35 @@ def test_rates_are_those_of_every_lane():
 def test_bad_input_names_the_argument(name, call):
     with pytest.raises(ValueError, match=name):
         call(full_curves())
+
+
+@pytest.mark.parametrize("loss", [[], np.zeros((2, 0)), 1.0])
+def test_curves_have_at_least_one_step(loss):
+    with pytest.raises(ValueError, match="loss must have at least one step"):
+        lrjax.Curves(learning_rate=[], loss=loss)
+
+
+def test_curves_from_elsewhere_may_be_lists():
+    curves = lrjax.Curves(learning_rate=[0.1, 0.2, 0.3], loss=[2.0, 1.0, np.nan])
+    assert (curves.steps, int(curves.diverged_at), curves.eval_loss.shape) == (3, 2, (0,))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("loss", {"loss": np.zeros((3, 3, 8))}),
+        ("loss", {"axes": {"seed": np.arange(2)}}),
+        ("loss", {"axes": {}}),
+        ("learning_rate", {"learning_rate": np.ones(7)}),
+        ("learning_rate", {"learning_rate": np.ones((3, 8))}),
+        ("momentum", {"momentum": np.ones(9)}),
+        ("accuracy", {"metrics": {"accuracy": np.zeros((3, 8))}}),
+        ("eval_loss", {"eval_steps": np.int32([4])}),
+        ("recall", {"eval_metrics": {"recall": np.zeros((3, 2, 1))}}),
+        ("diverged_at", {"diverged_at": np.zeros(3, np.int32)}),
+        ("momentum", {"lanes": {"momentum": np.ones(3)}}),
+    ],
+)
+def test_arrays_that_do_not_match_are_refused(name, changed):
+    with pytest.raises(ValueError, match=rf"^{name} must have the shape \["):
+        dataclasses.replace(full_curves(), **changed)
