@@ -5,6 +5,7 @@ from lrjax import (
     curves,
     lanes,
     plotting,
+    random_search,
     schedules,
     suggestions,
     sweeps,
@@ -15,6 +16,7 @@ from lrjax.batches import *
 from lrjax.curves import *
 from lrjax.lanes import *
 from lrjax.plotting import *
+from lrjax.random_search import *
 from lrjax.schedules import *
 from lrjax.suggestions import *
 from lrjax.sweeps import *
@@ -29,6 +31,7 @@ __all__ = [
     *tasks.__all__,
     *batches.__all__,
     *lanes.__all__,
+    *random_search.__all__,
     *curves.__all__,
     *sweeps.__all__,
     *suggestions.__all__,
