@@ -1,0 +1,191 @@
+"""Which lanes are best, and whether the seeds can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lrjax.curves import Curves, smoothed
+from lrjax.suggestions.methods import suggest
+
+__all__ = ["Ranking", "rank"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Lanes in the order of their losses; see `rank`.
+
+    Attributes:
+        axes: coordinates along every axis of lanes but `seed`, in order.
+        loss: the loss that counts, the mean over seeds, f64[*axes]; infinite where a seed
+            diverged before it had one.
+        noise: by how much the difference to the lowest loss may be chance: the standard error
+            over seeds, f64[*axes]; NaN with a single seed.
+        max_learning_rate: the largest usable rate, by `suggest`, f64[*axes]; NaN where there is
+            none, or the curves are not of a range test.
+        spread: of that rate over seeds, in decades, f64[*axes].
+        order: the flat indices of the lanes, the lowest loss first, i64[lanes].
+        tied: whose loss is not higher than the lowest by more than twice the noise, bool[*axes].
+        best: the coordinates of the lane to take.
+        significant: whether no other lane is tied with the lowest loss. False with a single
+            seed, which cannot tell.
+    """
+
+    axes: dict[str, np.ndarray]
+    loss: np.ndarray
+    noise: np.ndarray
+    max_learning_rate: np.ndarray
+    spread: np.ndarray
+    order: np.ndarray
+    tied: np.ndarray
+    best: dict[str, float]
+    significant: bool
+
+    def __repr__(self) -> str:
+        """A table of the lanes, the best first."""
+        names = [name.replace("_", " ") for name in self.axes]
+        rows = [["", *names, "loss", "behind", "noise", "max rate"]]
+        best = self.order[0]
+        chosen = _flat_index(self.axes, self.best)
+        for lane in self.order:
+            index = np.unravel_index(lane, self.loss.shape)
+            values = [axis[k] for axis, k in zip(self.axes.values(), index, strict=True)]
+            behind = self.loss[index] - self.loss.flat[best] if lane != best else np.nan
+            numbers = [self.loss[index], behind, self.noise[index], self.max_learning_rate[index]]
+            mark = "*" if lane == chosen else "=" if self.tied[index] else ""
+            rows.append([mark, *map(_number, values), *map(_number, numbers)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+        verdict = (
+            "the lowest loss is lower beyond the noise over seeds"
+            if self.significant
+            else "the seeds cannot tell lanes marked = or * apart"
+        )
+        return "\n".join([*lines, f"* to take; {verdict}"])
+
+
+def rank(curves: Curves) -> Ranking:
+    r"""Which lane reaches the lowest loss and allows the largest rate, and how sure that is.
+
+    What counts is the evaluation loss where there is one, else the training loss: of a range
+    test, whose rate rises, the lowest of the curve, smoothed without a lag; of other sweeps the
+    last. Lanes of one seed see the same batches from the same start, so lanes are compared seed
+    by seed: with the differences :math:`d_s` to the lane of the lowest mean, over S seeds,
+
+    .. math:: \mathrm{noise} = \mathrm{std}(d) / \sqrt{S}
+
+    but no less than its median over the lanes, because few seeds agree by chance. Smith takes
+    the weight decay "that allows the largest learning rate" at the lowest loss (2018, section
+    4.4): of the lanes that are tied, that of the largest usable rate where it is larger beyond
+    its spread over seeds, else that of the lowest loss.
+
+    Args:
+        curves: with several lanes, at best at several seeds.
+
+    Returns:
+        The ranking; its `best` are coordinates, as `Curves.select` takes them.
+
+    Raises:
+        ValueError: for curves without lanes to compare.
+
+    Example:
+        >>> rate = np.geomspace(1e-4, 1, 60).astype(np.float32)
+        >>> fall = 2 / (1 + rate / 0.01) + rate**2
+        >>> loss = np.stack([[fall, fall + 0.1], [fall + 0.5, fall + 0.61]])
+        >>> axes = {"weight_decay": np.float32([1e-4, 1e-2]), "seed": np.int32([0, 1])}
+        >>> ranking = rank(Curves(axes=axes, learning_rate=rate, loss=loss))
+        >>> f"{ranking.best['weight_decay']:g}", ranking.significant
+        ('0.0001', True)
+
+    References:
+        Smith, A disciplined approach to neural network hyper-parameters, 2018,
+        arXiv 1803.09820.
+    """
+    axes = {name: values for name, values in curves.axes.items() if name != "seed"}
+    if not axes:
+        raise ValueError(f"curves must have lanes besides seeds to rank, got {curves!r}.")
+    by_seed = _counting(curves)
+    if "seed" in curves.axes:
+        by_seed = np.moveaxis(by_seed, list(curves.axes).index("seed"), -1)
+    else:
+        by_seed = by_seed[..., None]
+    losses = by_seed.reshape(-1, by_seed.shape[-1])
+    loss, noise = _compared(losses)
+    order = np.argsort(loss, kind="stable")
+    lowest = loss[order[0]]
+    tied = loss - lowest <= 2 * np.nan_to_num(noise) if np.isfinite(lowest) else loss == lowest
+    rates, spread = _largest_rates(curves, len(loss))
+    best = _best(order[0], tied, rates, spread)
+    shape = by_seed.shape[:-1]
+    index = np.unravel_index(best, shape)
+    return Ranking(
+        axes=axes,
+        loss=loss.reshape(shape),
+        noise=noise.reshape(shape),
+        max_learning_rate=rates.reshape(shape),
+        spread=spread.reshape(shape),
+        order=order,
+        tied=tied.reshape(shape),
+        best={name: axis[k].item() for (name, axis), k in zip(axes.items(), index, strict=True)},
+        significant=bool(losses.shape[1] > 1 and tied.sum() == 1),
+    )
+
+
+def _rises(curves: Curves) -> bool:
+    """Whether the curves are of a range test."""
+    rates = curves.rates()[..., : int(curves.steps_done)]
+    return bool(np.all(np.diff(rates) >= 0) and np.all(rates[..., 0] < rates[..., -1]))
+
+
+def _counting(curves: Curves) -> np.ndarray:
+    """The loss that counts of every lane; infinite where it has none."""
+    loss = curves.eval_loss if curves.eval_loss.shape[-1] else curves.loss
+    loss = loss.astype(np.float64)
+    if not _rises(curves):
+        return np.where(np.isfinite(loss[..., -1]), loss[..., -1], np.inf)
+    smooth = smoothed(loss, max(loss.shape[-1] / 40, 0.5))
+    return np.where(np.isfinite(smooth), smooth, np.inf).min(-1)
+
+
+def _compared(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean losses over seeds, and the standard error of their differences to the lowest."""
+    loss, seeds = losses.mean(-1), losses.shape[1]
+    lowest = losses[np.argmin(loss)]
+    if seeds == 1 or not np.isfinite(lowest).all():
+        return loss, np.full_like(loss, np.nan)
+    finite = np.isfinite(loss)
+    noise = np.full_like(loss, np.nan)
+    noise[finite] = np.std(losses[finite] - lowest, axis=-1, ddof=1) / np.sqrt(seeds)
+    others = finite & (np.arange(len(loss)) != np.argmin(loss))
+    if others.any():
+        noise[finite] = np.maximum(noise[finite], np.median(noise[others]))
+    return loss, noise
+
+
+def _largest_rates(curves: Curves, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest usable rate of every lane, and its spread over seeds."""
+    if not _rises(curves):
+        return np.full(lanes, np.nan), np.full(lanes, np.nan)
+    agreed = suggest(curves).consensus
+    return agreed.max_learning_rate.ravel(), agreed.spread.ravel()
+
+
+def _best(lowest: int, tied: np.ndarray, rates: np.ndarray, spread: np.ndarray) -> int:
+    """Of the tied lanes the one of the largest rate, if that is larger than can be chance."""
+    candidates = np.where(tied & np.isfinite(rates), rates, -np.inf)
+    largest = int(np.argmax(candidates))
+    if not (np.isfinite(rates[lowest]) and np.isfinite(candidates[largest])):
+        return lowest
+    further = np.log10(rates[largest] / rates[lowest])
+    return largest if further > np.hypot(spread[largest], spread[lowest]) else lowest
+
+
+def _flat_index(axes: dict[str, np.ndarray], coordinates: dict[str, float]) -> int:
+    index = [int(np.flatnonzero(axis == coordinates[name])[0]) for name, axis in axes.items()]
+    return int(np.ravel_multi_index(index, tuple(map(len, axes.values()))))
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "-"

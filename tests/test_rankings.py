@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from helpers import make_curves
+
+import lrjax
+from lrjax import rank
+
+RATE = np.geomspace(1e-4, 1, 80)
+SEEDS = 4
+
+
+def fall(lowest, edge=0.3):
+    """A range test that falls to about `lowest` before it rises at `edge`."""
+    return lowest + 2 / (1 + RATE / 0.003) + (RATE / edge) ** 3
+
+
+def lanes(lowests, edges=None, noise=0.0, seeds=SEEDS, shared=0.2):
+    """Range tests [lane, seed, step]; the seeds differ by `shared`, alike for all lanes."""
+    rng = np.random.default_rng(1)
+    edges = edges or [0.3] * len(lowests)
+    offsets = shared * rng.normal(size=seeds)
+    loss = [
+        [fall(low, edge) + offset + noise * rng.normal() for offset in offsets]
+        for low, edge in zip(lowests, edges, strict=True)
+    ]
+    return make_curves(RATE, loss)
+
+
+@pytest.mark.parametrize(
+    ("lowests", "noise", "best", "significant"),
+    [
+        ([0.5, 0.3, 0.4], 0.0, 1, True),
+        ([0.5, 0.3, 0.4], 0.01, 1, True),
+        ([0.3, 0.3, 0.9], 0.05, None, False),
+        ([0.9, 0.9, 0.3], 0.05, 2, True),
+    ],
+)
+def test_lanes_are_told_apart_beyond_the_noise_over_seeds(lowests, noise, best, significant):
+    ranking = rank(lanes(lowests, noise=noise))
+    assert ranking.significant == significant
+    assert bool(ranking.tied.sum() == 1) == significant
+    np.testing.assert_array_equal(ranking.order, np.argsort(ranking.loss))
+    if best is not None:
+        assert ranking.best == {"weight_decay": best}
+    # What seeds share is no noise between lanes.
+    assert np.all(ranking.noise < 0.1)
+
+
+def test_random_lanes_are_rarely_told_apart():
+    rng = np.random.default_rng(0)
+    curves = [make_curves([0.1] * 2, rng.normal(size=(4, 4, 2))) for _ in range(200)]
+    assert np.mean([rank(one).significant for one in curves]) < 0.25
+
+
+def test_of_tied_lanes_the_one_with_the_largest_rate_is_taken():
+    ranking = rank(lanes([0.26, 0.32, 0.9], edges=[0.1, 0.5, 0.9], noise=0.05))
+    assert ranking.tied.tolist() == [True, True, False]
+    assert ranking.best == {"weight_decay": 1}
+    assert ranking.max_learning_rate[1] > 2 * ranking.max_learning_rate[0]
+
+
+def test_the_noise_is_the_standard_error_of_paired_differences():
+    curves = lanes([0.3, 0.5], noise=0.05)
+    smallest = curves.loss.astype(np.float64).min(-1)
+    expected = np.std(smallest[1] - smallest[0], ddof=1) / np.sqrt(SEEDS)
+    np.testing.assert_allclose(rank(curves).noise[1], expected, rtol=0.01)
+
+
+def test_a_grid_keeps_its_axes():
+    curves = lanes(np.linspace(0.6, 0.3, 6))
+    axes = {"weight_decay": np.float32([0, 1]), "momentum": np.float32([0.8, 0.9, 0.95])}
+    loss = curves.loss.reshape(2, 3, SEEDS, -1)
+    grid = lrjax.Curves(
+        axes={**axes, "seed": np.arange(SEEDS)}, learning_rate=curves.learning_rate, loss=loss
+    )
+    ranking = rank(grid)
+    assert ranking.loss.shape == (2, 3)
+    assert ranking.best == pytest.approx({"weight_decay": 1, "momentum": 0.95})
+    assert grid.select(**ranking.best).loss.shape == (SEEDS, 80)
+
+
+def test_of_other_sweeps_the_last_evaluation_counts():
+    loss = np.ones((2, 2, 5))
+    evaluated = np.array([[[1, 0.2, 0.9], [1, 0.2, 0.9]], [[1, 0.7, 0.6], [1, 0.7, 0.6]]])
+    curves = make_curves(
+        [0.1] * 5, loss, eval_steps=np.int32([1, 3, 5]), eval_loss=np.float32(evaluated)
+    )
+    ranking = rank(curves)
+    assert ranking.best == {"weight_decay": 1}
+    np.testing.assert_allclose(ranking.loss, [0.9, 0.6])
+    assert np.isnan(ranking.max_learning_rate).all()
+
+
+def test_lanes_that_diverged_come_last():
+    loss = np.full((3, 2, 4), 0.5)
+    loss[0, 1, 2:] = np.nan
+    ranking = rank(make_curves([0.1] * 4, loss))
+    assert ranking.loss.tolist() == [np.inf, 0.5, 0.5]
+    assert ranking.order[-1] == 0
+    assert ranking.tied.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_where_all_diverged_nothing_is_significant(seeds):
+    ranking = rank(make_curves([0.1] * 4, np.full((3, seeds, 4), np.nan)))
+    assert not ranking.significant
+    assert ranking.tied.all()
+
+
+def test_one_seed_cannot_tell():
+    ranking = rank(lanes([0.5, 0.3], seeds=1))
+    assert ranking.best == {"weight_decay": 1}
+    assert not ranking.significant
+    assert np.isnan(ranking.noise).all()
+
+
+def test_it_prints_a_table_with_the_best_first():
+    text = repr(rank(lanes([0.5, 0.3, 0.4]))).splitlines()
+    assert text[0].split() == ["weight", "decay", "loss", "behind", "noise", "max", "rate"]
+    assert text[1].split()[:2] == ["*", "1"]
+    assert "lower beyond the noise" in text[-1]
+
+
+def test_seeds_alone_are_nothing_to_rank():
+    with pytest.raises(ValueError, match="lanes besides seeds"):
+        rank(make_curves(RATE, np.stack([fall(0.3)] * 2), axes={"seed": np.arange(2)}))
