@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -51,11 +50,12 @@ class Ranking:
         chosen = _flat_index(self.axes, self.best)
         for lane in self.order:
             index = np.unravel_index(lane, self.loss.shape)
-            values = [axis[k] for axis, k in zip(self.axes.values(), index, strict=True)]
-            behind = self.loss[index] - self.loss.flat[best] if lane != best else np.nan
-            numbers = [self.loss[index], behind, self.noise[index], self.max_learning_rate[index]]
+            values = [float(axis[k]) for axis, k in zip(self.axes.values(), index, strict=True)]
+            columns = (self.loss, self.noise, self.max_learning_rate)
+            loss, noise, rate = (float(column[index]) for column in columns)
+            behind = loss - float(self.loss.flat[best]) if lane != best else np.nan
             mark = "*" if lane == chosen else "=" if self.tied[index] else ""
-            rows.append([mark, *map(_number, values), *map(_number, numbers)])
+            rows.append([mark, *map(_number, (*values, loss, behind, noise, rate))])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
         verdict = (
