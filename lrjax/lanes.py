@@ -131,6 +131,12 @@ def check_optimizer(optimizer: Callable, names: Sequence[str]) -> None:
             )
 
 
+def momentum_name(optimizer: Callable) -> str:
+    """What an optimizer calls its momentum: Adam's is `b1`."""
+    accepted = inspect.signature(_checks.function("optimizer", optimizer)).parameters
+    return "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
+
+
 class Block(NamedTuple):
     """Lanes that run at once: some of all lanes, and repetitions of the last to fill up."""
 
