@@ -14,6 +14,7 @@ import optax
 
 from lrjax import _checks
 from lrjax.curves import Curves
+from lrjax.lanes import momentum_name
 from lrjax.schedules import exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.runs import Optimizer
@@ -128,9 +129,7 @@ def range_test(
     if momentum is not None:
         high, low = momentum
         momentum = float(_checks.number("momentum", high)), float(_checks.number("momentum", low))
-    accepted = inspect.signature(_checks.function("optimizer", optimizer)).parameters
-    name = "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
-    ramped = Ramped(optimizer, ramp, steps, rates, momentum, name)
+    ramped = Ramped(optimizer, ramp, steps, rates, momentum, momentum_name(optimizer))
     try:
         results = sweep(task, batches, ramped, steps=steps, **options)
     except Exception as error:
