@@ -1,9 +1,12 @@
+import dataclasses
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from helpers import make_curves
+from helpers import make_curves, network
 
 import lrjax
+from lrjax.plotting.curves import panels
 
 RATE = np.geomspace(1e-5, 10, 100)
 BASE = 2.3 - 1.8 / (1 + 1e-3 / RATE) + (RATE / 0.5) ** 2
@@ -36,6 +39,12 @@ def lines(ax):
     return {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
 
 
+def test_two_lines_plot_the_range_test_of_data_as_they_are():
+    task, data = network()
+    ax = lrjax.plot_curves(lrjax.range_test(task, data))
+    assert len(ax.lines[0].get_xdata()) == 100
+
+
 def test_a_line_per_lane_with_a_band_over_seeds():
     ax = lrjax.plot_curves(curves())
     assert list(lines(ax)) == ["weight decay 0", "weight decay 0.001"]
@@ -57,11 +66,31 @@ def test_the_suggestion_is_marked():
     suggestion = lrjax.suggest(data)
     ax = lrjax.plot_curves(data, "eval_loss", suggestion=suggestion)
     agreed = suggestion.consensus
-    for marker, rates in (("o", agreed.learning_rate), ("^", agreed.max_learning_rate)):
+    for marker, rates in (
+        ("o", agreed.learning_rate),
+        ("v", agreed.min_learning_rate),
+        ("^", agreed.max_learning_rate),
+    ):
         drawn = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == marker]
         np.testing.assert_allclose(drawn, rates)
     entries = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert entries[2:] == ["suggested rate", "largest usable rate"]
+    assert entries[2:] == ["suggested rate", "smallest of a cycle", "largest usable rate"]
+
+
+def test_a_method_without_a_cycle_marks_the_rate_only():
+    ax = lrjax.plot_curves(curves(), suggestion=lrjax.suggest(curves(), "steep"))
+    assert {line.get_marker() for line in ax.lines} >= {"o"}
+    assert not {line.get_marker() for line in ax.lines} & {"v", "^"}
+
+
+def test_a_rate_beyond_the_end_of_a_line_is_marked_at_its_height_there():
+    data = curves().select(weight_decay=0, seed=0)
+    ended = dataclasses.replace(data, loss=np.where(RATE < 1e-3, data.loss, np.nan))
+    ax = lrjax.plot_curves(ended, suggestion=lrjax.suggest(data))
+    (circle,) = (line for line in ax.lines if line.get_marker() == "o")
+    assert circle.get_xdata()[0] == lrjax.suggest(data).learning_rate > 1e-3
+    line = ax.lines[0].get_ydata()
+    assert circle.get_ydata()[0] == pytest.approx(line[np.isfinite(line)][-1])
 
 
 @pytest.mark.parametrize(
@@ -93,6 +122,96 @@ def test_the_horizontal_axis_follows_the_rate(rate, scale, title):
     assert (ax.get_xscale(), ax.get_xlabel()) == (scale, title)
 
 
+def test_quantities_on_one_axis_share_colours_and_differ_by_points():
+    ax = lrjax.plot_curves(curves(), ["loss", "eval_loss"])
+    training, held_out = (
+        [line for line in ax.lines if line.get_marker() == marker] for marker in ("None", ".")
+    )
+    assert [line.get_color().tolist() for line in training] == [
+        line.get_color().tolist() for line in held_out
+    ]
+    assert ax.get_ylabel() == "training loss and held-out loss"
+    entries = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert entries[2:] == ["training loss", "held-out loss"]
+
+
+def test_the_limits_of_a_metric_that_rises_hold_its_best():
+    ax = lrjax.plot_curves(curves(), "accuracy")
+    best = max(np.nanmax(line.get_ydata()) for line in lines(ax).values())
+    assert ax.get_ylim()[1] > best
+
+
+def test_a_grid_has_colours_along_one_axis_and_dashes_along_the_other():
+    ax = lrjax.plot_curves(grid())
+    drawn = lines(ax)
+    assert len(drawn) == 6
+    look = {name: (line.get_color().tolist(), line._dash_pattern) for name, line in drawn.items()}
+    low, high = look["weight decay 0, momentum 0.8"], look["weight decay 0, momentum 0.9"]
+    other = look["weight decay 0.001, momentum 0.8"]
+    assert low[0] == high[0] != other[0]
+    assert low[1] == other[1] != high[1]
+    entries = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert entries == [
+        *("weight decay 0", "weight decay 0.001"),
+        *("momentum 0.8", "momentum 0.9", "momentum 0.99"),
+    ]
+
+
+def test_a_legend_of_many_lanes_names_some():
+    many = make_curves(RATE, np.stack([BASE] * 40), axes={"lane": np.arange(40)})
+    ax = lrjax.plot_curves(many)
+    assert len(lines(ax)) == 40
+    assert len(ax.get_legend().get_texts()) == 8
+
+
+def test_panels_show_all_that_was_measured_with_one_legend():
+    figure = panels(curves(), lrjax.suggest(curves()))
+    assert [ax.get_ylabel() for ax in figure.axes] == [
+        *("training loss", "held-out loss", "training accuracy")
+    ]
+    assert [ax.get_legend() for ax in figure.axes] == [None] * 3
+    assert len(figure.legends[0].get_texts()) == 5
+    alone = panels(make_curves(RATE, BASE))
+    assert len(alone.axes) == 1
+    assert not alone.legends
+
+
+def grid():
+    """Two weight decays x three momenta x two seeds; in one cell a seed is NaN from the start."""
+    loss = np.arange(1, 7).reshape(2, 3, 1, 1) * BASE + np.zeros((2, 3, 2, 100))
+    loss[1, 1, 1] = np.nan
+    axes = {"weight_decay": np.float32([0, 1e-3]), "momentum": np.float32([0.8, 0.9, 0.99])}
+    return lrjax.Curves(learning_rate=RATE, loss=loss, axes={**axes, "seed": np.arange(2)})
+
+
+@pytest.mark.parametrize(
+    ("quantity", "values", "best"),
+    [
+        ("loss", lambda: np.nanmin(grid().smooth().loss.mean(2), -1), (0, 0)),
+        ("max_learning_rate", lambda: lrjax.suggest(grid()).consensus.max_learning_rate, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:All-NaN")
+def test_a_grid_shows_a_number_per_cell_and_frames_the_best(quantity, values, best):
+    ax = lrjax.plot_grid(grid(), quantity)
+    expected = values()
+    np.testing.assert_allclose(ax.images[0].get_array().filled(np.nan), expected, rtol=1e-6)
+    shown = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in ax.texts}
+    assert shown == {
+        index: f"{value:.3g}" for index, value in np.ndenumerate(expected) if np.isfinite(value)
+    }
+    frames = [patch for patch in ax.patches if patch.get_linewidth() == 3]
+    column, row = frames[0].get_x() + 0.5, frames[0].get_y() + 0.5
+    if best is None:
+        assert expected[int(row), int(column)] == np.nanmax(expected)
+    else:
+        assert (row, column) == best
+    hatched = sum(patch.get_hatch() is not None for patch in ax.patches)
+    assert hatched == np.isnan(expected).sum()
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0.8", "0.9", "0.99"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["0", "0.001"]
+
+
 def test_one_lane_alone_has_no_legend():
     ax = lrjax.plot_curves(curves().select(weight_decay=0, seed=1))
     assert ax.get_legend() is None
@@ -112,6 +231,11 @@ def test_a_schedule_with_its_momentum():
     ("error", "name", "call"),
     [
         (ValueError, "quantity", lambda: lrjax.plot_curves(curves(), "speed")),
+        (ValueError, "quantity", lambda: lrjax.plot_curves(curves(), [])),
+        (ValueError, "quantity", lambda: lrjax.plot_curves(grid(), "eval_loss")),
+        (ValueError, "two axes", lambda: lrjax.plot_grid(curves())),
+        (ValueError, "quantity", lambda: lrjax.plot_grid(grid(), "accuracy")),
+        (ValueError, "evaluations", lambda: lrjax.plot_grid(grid(), "eval_loss")),
         (ValueError, "steps", lambda: lrjax.plot_schedule(lrjax.constant(1.0), 0)),
     ],
 )

@@ -1,0 +1,234 @@
+"""Curves over the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lrjax import _checks
+from lrjax.curves import Curves
+from lrjax.plotting.style import (
+    MAX_ENTRIES,
+    Looks,
+    Style,
+    blank_figure,
+    given_or_new,
+    lane_looks,
+    lane_name,
+    spoken,
+)
+from lrjax.suggestions import Suggestion
+
+__all__ = ["plot_curves"]
+
+
+def plot_curves(
+    curves: Curves,
+    quantity: str | Sequence[str] = "loss",
+    *,
+    suggestion: Suggestion | None = None,
+    smooth: float | None = None,
+    ax: Any = None,
+) -> Any:
+    """Draw a quantity over the learning rate, or over the updates where it does not rise.
+
+    One line per lane, the mean over seeds, with a band of one standard deviation; training
+    losses are smoothed without a lag. A line ends with a cross where its first seed diverged.
+    Of several quantities, all but the first have points on their lines.
+
+    Args:
+        curves: what to draw.
+        quantity: `"loss"`, `"eval_loss"`, the name of a metric, `eval_` and its name, or a list
+            of these that belong on one axis, as `["loss", "eval_loss"]`.
+        suggestion: of the same curves; marks on every lane the suggested rate by a circle, and
+            the smallest and largest of a cycle by triangles that point down and up.
+        smooth: standard deviation of the smoothing in steps; a fortieth of all if not given.
+        ax: matplotlib axes to draw on; new ones if not given.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: for an unknown quantity, or none.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        >>> import matplotlib
+        >>> matplotlib.use("Agg")
+        >>> rates = np.geomspace(1e-4, 1, 50).astype(np.float32)
+        >>> curves = Curves(
+        ...     axes={"weight_decay": np.float32([0, 1e-4])},
+        ...     learning_rate=rates,
+        ...     loss=np.stack([1 + rates, 2 + rates]))
+        >>> ax = plot_curves(curves)
+        >>> ax.get_xscale(), len(ax.lines)
+        ('log', 2)
+    """
+    names = [quantity] if isinstance(quantity, str) else quantity
+    names = _checks.sequence("quantity", names, minimum=1)
+    drawn = [_over_seeds(curves, name, smooth) for name in names]
+    ax = given_or_new(ax)
+    axes = {name: values for name, values in curves.axes.items() if name != "seed"}
+    looks, markers = lane_looks(axes), _markers(suggestion)
+    size = 9 if len(looks.styles) <= MAX_ENTRIES else 5
+    for index, style in looks.styles.items():
+        first, *others = [lines.lane(index) for lines in drawn]
+        _draw_lane(ax, first, lw=1.8, label=lane_name(axes, index), **style)
+        for other in others:
+            _draw_lane(ax, other, lw=1.0, marker=".", **style)
+        for marker, rates in markers.values():
+            height, color = _height(rates[index], first), style["color"]
+            ax.plot(rates[index], height, marker, color=color, mec="white", ms=size, zorder=5)
+
+    rising = _rises(curves)
+    ax.set_xscale("log" if rising and _is_geometric(curves.learning_rate) else "linear")
+    ax.set_xlabel("learning rate (per update)" if rising else "updates")
+    ax.set_ylabel(" and ".join(title(name) for name in names))
+    _limit(ax, drawn)
+    _legend(ax, looks, names, markers)
+    ax.grid(alpha=0.25)
+    return ax
+
+
+def panels(curves: Curves, suggestion: Suggestion | None = None) -> Any:
+    """A figure of everything that was measured, training beside held-out, with one legend."""
+    known = quantities(curves)
+    metrics = dict.fromkeys([*curves.metrics, *curves.eval_metrics])
+    pairs = [(name, f"eval_{name}") for name in ("loss", *metrics)]
+    names = [name for pair in pairs for name in pair if name in known]
+    columns = min(len(names), 2)
+    rows = -(-len(names) // columns)
+    figure = blank_figure(5.2 * columns + 0.4, 3.6 * rows + 0.3)
+    for k, name in enumerate(names):
+        ax = figure.add_subplot(rows, columns, k + 1)
+        legend = plot_curves(curves, name, suggestion=suggestion, ax=ax).get_legend()
+        if legend:
+            legend.remove()
+    if legend:
+        labels = [text.get_text() for text in legend.get_texts()]
+        figure.legend(legend.legend_handles, labels, loc="outside lower center", ncols=columns * 2)
+    return figure
+
+
+def quantities(curves: Curves) -> dict[str, np.ndarray]:
+    """All that can be drawn, by name."""
+    evaluated = {"eval_loss": curves.eval_loss} if len(curves.eval_steps) else {}
+    found = {"loss": curves.loss, **curves.metrics, **evaluated}
+    return found | {f"eval_{key}": values for key, values in curves.eval_metrics.items()}
+
+
+def title(quantity: str) -> str:
+    """Such as `held-out loss`."""
+    kind = "held-out" if quantity.startswith("eval_") else "training"
+    return f"{kind} {spoken(quantity.removeprefix('eval_'))}"
+
+
+class Lines(NamedTuple):
+    """One quantity of all lanes, over their seeds.
+
+    Attributes:
+        x: positions, f32[points] or f32[*axes, points].
+        mean: f32[*axes, points].
+        deviation: likewise.
+        sound: where the loss was no higher than at the start, bool[*axes, points].
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    sound: np.ndarray
+
+    def lane(self, index: tuple[int, ...]) -> Lines:
+        """Those of one lane."""
+        return Lines(*(array if array.ndim == 1 else array[index] for array in self))
+
+
+def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
+    _checks.one_of("quantity", name, tuple(quantities(curves)))
+    evaluated = name.startswith("eval_")
+    smoothed = curves.smooth(smooth)
+    values = quantities(smoothed)[name]
+    x = curves.learning_rate if _rises(curves) else 1 + np.arange(curves.steps)
+    x = x[..., curves.eval_steps - 1] if evaluated else x
+    losses = smoothed.eval_loss if evaluated else smoothed.loss
+    first = losses[..., : max(losses.shape[-1] // 5, 1)]
+    sound = losses <= np.fmax.reduce(first, axis=None)
+    if "seed" not in curves.axes:
+        return Lines(x, values, np.zeros_like(values), sound)
+    seed = list(curves.axes).index("seed")
+    # A mean that ends where the first seed diverges: one of the survivors would jump.
+    return Lines(x, values.mean(seed), values.std(seed), sound.all(seed))
+
+
+def _rises(curves: Curves) -> bool:
+    """Whether the learning rate rises throughout, as in a range test."""
+    return curves.learning_rate.ndim == 1 and bool(np.all(np.diff(curves.learning_rate) > 0))
+
+
+def _is_geometric(rates: np.ndarray) -> bool:
+    """Whether the steps are closer to equal in the logarithm than in the rate itself."""
+    return rates[0] > 0 and bool(np.ptp(np.diff(np.log(rates))) < np.ptp(np.diff(rates)))
+
+
+def _draw_lane(ax: Any, line: Lines, **style: Any) -> None:
+    x, mean, deviation, _ = line
+    ax.plot(x, mean, **style)
+    color = style["color"]
+    if deviation.any():
+        ax.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.12, lw=0)
+    finite = np.flatnonzero(np.isfinite(mean))
+    if len(finite) > 0 and finite[-1] < len(mean) - 1:
+        ax.plot(x[finite[-1]], mean[finite[-1]], "x", color=color, ms=8, mew=2, zorder=4)
+
+
+MARKERS = (
+    ("suggested rate", "o", "learning_rate"),
+    ("smallest of a cycle", "v", "min_learning_rate"),
+    ("largest usable rate", "^", "max_learning_rate"),
+)
+
+
+def _markers(suggestion: Suggestion | None) -> dict[str, tuple[str, np.ndarray]]:
+    """By name, the marker and the rates of every lane, where there are any."""
+    if suggestion is None:
+        return {}
+    agreed = suggestion.consensus
+    rates = [(name, (marker, getattr(agreed, field))) for name, marker, field in MARKERS]
+    return {name: entry for name, entry in rates if np.isfinite(entry[1]).any()}
+
+
+def _height(rate: float, line: Lines) -> float:
+    """The height of a line at a rate; of its last point, for a rate beyond it."""
+    finite = np.isfinite(line.mean)
+    return np.interp(rate, line.x[finite], line.mean[finite]) if finite.any() else np.nan
+
+
+def _limit(ax: Any, drawn: list[Lines]) -> None:
+    """Show where the quantity went to before the loss rose; how far it blew up tells nothing."""
+    shown = np.concatenate([lines.mean[lines.sound & np.isfinite(lines.mean)] for lines in drawn])
+    if not len(shown):
+        return
+    low, high = shown.min(), shown.max()
+    margin = 0.12 * (high - low) or 1.0
+    ax.set_ylim(low - margin, high + 2 * margin)
+
+
+def _legend(ax: Any, looks: Looks, names: Sequence[str], markers: dict) -> None:
+    from matplotlib.lines import Line2D
+
+    entries: list[tuple[str, Style]] = list(looks.entries)
+    if len(names) > 1:
+        entries += [(title(names[0]), {"color": "0.3"})]
+        entries += [(title(name), {"color": "0.3", "marker": "."}) for name in names[1:]]
+    entries += [
+        (name, {"color": "0.3", "ls": "", "marker": marker, "ms": 7})
+        for name, (marker, _) in markers.items()
+    ]
+    if entries:
+        labels, styles = zip(*entries, strict=True)
+        handles = [Line2D([], [], **style) for style in styles]
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        where = {"framealpha": 0.9} if len(entries) <= MAX_ENTRIES else beside
+        ax.legend(handles, labels, fontsize="small", **where)

@@ -1,0 +1,116 @@
+"""Two axes of lanes as a heat map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lrjax import _checks
+from lrjax.curves import Curves
+from lrjax.plotting.style import given_or_new, spoken
+from lrjax.suggestions import Suggestion, suggest
+
+__all__ = ["plot_grid"]
+
+GRID_QUANTITIES = ("loss", "eval_loss", "max_learning_rate")
+
+
+def plot_grid(
+    curves: Curves,
+    quantity: str = "loss",
+    *,
+    suggestion: Suggestion | None = None,
+    ax: Any = None,
+) -> Any:
+    """Draw one number per lane of a grid, such as weight decay x momentum, as a heat map.
+
+    Rows are the first axis of the curves, columns the second; a frame marks the best cell. A
+    cell without a number, because a seed diverged at once or no rate can be named, is hatched.
+
+    Args:
+        curves: with two axes of lanes, and perhaps seeds, over which the mean is taken.
+        quantity: `"loss"` for the lowest of the training loss, smoothed without a lag;
+            `"eval_loss"` for the lowest held-out loss; `"max_learning_rate"` for the largest
+            usable rate.
+        suggestion: of the same curves, for the largest usable rates; `suggest(curves)` if not
+            given.
+        ax: matplotlib axes to draw on; new ones if not given.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: for another number of axes, an unknown quantity, or a held-out loss that the
+            curves do not have.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        >>> import matplotlib
+        >>> matplotlib.use("Agg")
+        >>> curves = Curves(
+        ...     axes={"weight_decay": np.float32([0, 1e-4]), "momentum": np.float32([0.9])},
+        ...     learning_rate=np.geomspace(1e-4, 1, 50, dtype=np.float32),
+        ...     loss=np.ones((2, 1, 50), np.float32))
+        >>> ax = plot_grid(curves)
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('momentum', 'weight decay')
+    """
+    axes = {name: values for name, values in curves.axes.items() if name != "seed"}
+    if len(axes) != 2:
+        raise ValueError(
+            f"curves must have two axes of lanes besides the seed, got {list(axes)} "
+            "(curves.select picks one value of an axis)."
+        )
+    values = grid_values(curves, quantity, suggestion)
+    ax = given_or_new(ax)
+    (row, rows), (column, columns) = axes.items()
+    lower = quantity != "max_learning_rate"
+    # Dark is good, whichever direction that is.
+    colors = (
+        {"cmap": "viridis", "norm": "linear"} if lower else {"cmap": "viridis_r", "norm": "log"}
+    )
+    image = ax.imshow(values, aspect="auto", **colors)
+    shade = image.norm(values)
+    for index in np.ndindex(values.shape):
+        if np.isfinite(values[index]):
+            light = (shade[index] > 0.6) == lower
+            where = {"ha": "center", "va": "center", "fontsize": "small"}
+            text = f"{values[index]:.3g}"
+            ax.text(index[1], index[0], text, color="black" if light else "white", **where)
+        else:
+            _cell(ax, index, fill=False, hatch="///", ec="0.6", lw=0)
+    if np.isfinite(values).any():
+        best = np.nanargmin(values) if lower else np.nanargmax(values)
+        _cell(ax, np.unravel_index(best, values.shape), fill=False, ec="#d55e00", lw=3)
+    ax.set_xticks(range(len(columns)), [f"{value:.3g}" for value in columns])
+    ax.set_yticks(range(len(rows)), [f"{value:.3g}" for value in rows])
+    ax.set_xlabel(spoken(column))
+    ax.set_ylabel(spoken(row))
+    ax.set_title(TITLES[quantity], fontsize="medium")
+    return ax
+
+
+TITLES = {
+    "loss": "lowest training loss",
+    "eval_loss": "lowest held-out loss",
+    "max_learning_rate": "largest usable learning rate",
+}
+
+
+def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = None) -> np.ndarray:
+    """One number per lane, over its seeds; NaN where there is none, f64[*axes without seed]."""
+    _checks.one_of("quantity", quantity, GRID_QUANTITIES)
+    if quantity == "max_learning_rate":
+        return (suggestion or suggest(curves)).consensus.max_learning_rate
+    if quantity == "eval_loss" and not len(curves.eval_steps):
+        raise ValueError("curves must have evaluations for the held-out loss, got none.")
+    losses = curves.eval_loss if quantity == "eval_loss" else curves.smooth().loss
+    lowest = np.fmin.reduce(losses, axis=-1).astype(np.float64)
+    return lowest.mean(list(curves.axes).index("seed")) if "seed" in curves.axes else lowest
+
+
+def _cell(ax: Any, index: Any, **style: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(Rectangle((index[1] - 0.5, index[0] - 0.5), 1, 1, **style))

@@ -1,0 +1,105 @@
+"""What all pictures share: matplotlib where it is needed, colours, and names for people."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# In a grey print the pattern tells lines apart whose colours have become alike.
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (6, 1.5)),
+    (0, (3, 1, 1, 1)),
+    (0, (1.2, 1.2)),
+    (0, (7, 1.5, 1, 1.5, 1, 1.5)),
+)
+MAX_ENTRIES = 8  # per legend and axis: colours have an order, so that some stand for all
+
+Style = dict[str, Any]
+
+
+def require_matplotlib() -> Any:
+    """Matplotlib, or an ImportError that says how to get it."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("plotting needs matplotlib: pip install 'lrjax[plot]'") from error
+    return matplotlib
+
+
+def given_or_new(ax: Any) -> Any:
+    """The axes given, or new ones in a figure of their own."""
+    if ax is not None:
+        return ax
+    require_matplotlib()
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def blank_figure(width: float, height: float) -> Any:
+    """A figure to save, which no window knows of."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def lane_colors(count: int) -> Any:
+    """Colours from dark to light that keep their order in grey and for colour-blind eyes."""
+    return require_matplotlib().colormaps["viridis"](np.linspace(0.0, 0.82, count))
+
+
+def spoken(name: str) -> str:
+    """A name as people write it."""
+    return name.replace("_", " ")
+
+
+def lane_name(axes: dict[str, np.ndarray], index: tuple[int, ...]) -> str:
+    """Such as `weight decay 0.001, momentum 0.9`."""
+    return ", ".join(
+        f"{spoken(name)} {values[k]:.3g}"
+        for (name, values), k in zip(axes.items(), index, strict=True)
+    )
+
+
+class Looks(NamedTuple):
+    """How lanes are drawn.
+
+    Attributes:
+        styles: by a lane's index.
+        entries: what a legend says of them; nothing where there is only one lane.
+    """
+
+    styles: dict[tuple[int, ...], Style]
+    entries: list[tuple[str, Style]]
+
+
+def lane_looks(axes: dict[str, np.ndarray]) -> Looks:
+    """Colours along the first axes, dashes along the last; along an only axis, both."""
+    split = max(len(axes) - 1, 1)
+    outer, inner = dict(list(axes.items())[:split]), dict(list(axes.items())[split:])
+    rows = _indices(outer)
+    colors = dict(zip(rows, lane_colors(len(rows)), strict=True))
+    styles: dict[tuple[int, ...], Style] = {
+        lane: {"color": colors[lane[:split]], "ls": DASHES[sum(lane[-1:]) % len(DASHES)]}
+        for lane in _indices(axes)
+    }
+    by_row = [(lane_name(outer, row), {"color": colors[row]}) for row in rows]
+    if not inner:
+        by_row = [(name, styles[row]) for (name, _), row in zip(by_row, rows, strict=True)]
+    by_column = [
+        (lane_name(inner, lane), {"color": "0.3", "ls": DASHES[lane[0] % len(DASHES)]})
+        for lane in (_indices(inner) if inner else [])
+    ]
+    return Looks(styles, _some(by_row) + _some(by_column))
+
+
+def _indices(axes: dict[str, np.ndarray]) -> list[tuple[int, ...]]:
+    return list(np.ndindex(*map(len, axes.values())))
+
+
+def _some(entries: list) -> list:
+    """No more than a legend has room for, and none where there is nothing to tell apart."""
+    return entries[:: -(-len(entries) // MAX_ENTRIES)] if len(entries) > 1 else []
