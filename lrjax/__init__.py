@@ -6,6 +6,7 @@ from lrjax import (
     lanes,
     plotting,
     random_search,
+    recipes,
     schedules,
     suggestions,
     sweeps,
@@ -17,6 +18,7 @@ from lrjax.curves import *
 from lrjax.lanes import *
 from lrjax.plotting import *
 from lrjax.random_search import *
+from lrjax.recipes import *
 from lrjax.schedules import *
 from lrjax.suggestions import *
 from lrjax.sweeps import *
@@ -35,5 +37,6 @@ __all__ = [
     *curves.__all__,
     *sweeps.__all__,
     *suggestions.__all__,
+    *recipes.__all__,
     *plotting.__all__,
 ]

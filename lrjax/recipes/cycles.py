@@ -1,0 +1,57 @@
+"""The 1cycle of a recipe, for any optimizer."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from lrjax.lanes import momentum_name
+from lrjax.schedules import onecycle, onecycle_momentum
+
+__all__ = ["OneCycle"]
+
+# "One tenth" of the maximum for a single cycle (Smith 2018, arXiv 1803.09820, section 5).
+MAX_OVER_MIN = 10.0
+# The momentum at the peak of the rate falls to this (2018, section 4.3).
+MIN_MOMENTUM = 0.85
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weight_decay", "min_momentum"],
+    meta_fields=["optimizer", "total_steps"],
+)
+@dataclass(frozen=True)
+class OneCycle:
+    """Makes an optimizer whose rate does one cycle, and whose momentum falls as the rate rises.
+
+    The weight decay is data, so that another one compiles nothing.
+    """
+
+    optimizer: Any
+    total_steps: int
+    weight_decay: ArrayLike | None
+    min_momentum: ArrayLike | None = MIN_MOMENTUM
+
+    def __call__(
+        self, max_learning_rate: ArrayLike, momentum: ArrayLike | None = None
+    ) -> optax.GradientTransformation:
+        """The optimizer with the cycle's highest rate and highest momentum."""
+        hyperparams: dict[str, Any] = {
+            "learning_rate": onecycle(max_learning_rate, self.total_steps, div_factor=MAX_OVER_MIN)
+        }
+        if momentum is not None and self.min_momentum is not None:
+            hyperparams[momentum_name(self.optimizer)] = onecycle_momentum(
+                self.total_steps,
+                base_value=jnp.minimum(self.min_momentum, momentum),
+                max_value=momentum,
+            )
+        if self.weight_decay is not None:
+            hyperparams["weight_decay"] = self.weight_decay
+        return self.optimizer(**hyperparams)

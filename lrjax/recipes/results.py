@@ -1,0 +1,163 @@
+"""What a protocol comes to: the values to train with, and what they rest on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optax
+
+from lrjax import _checks
+from lrjax.curves import Curves
+from lrjax.recipes.cycles import OneCycle
+from lrjax.transforms import adamw, sgd
+
+__all__ = ["Recipe"]
+
+FACTORIES: dict[str, Callable] = {"sgd": sgd, "adamw": adamw}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The plan of a 1cycle run, and the curves that it was read from; see `smith_recipe`.
+
+    Attributes:
+        max_learning_rate: the rate at the peak of the cycle; NaN where none can be named.
+        min_learning_rate: the rate at its start, a tenth of the peak.
+        weight_decay: the decay, the same throughout; None where none was asked for.
+        momentum: the momentum (of Adam: `b1`) at the start and at the end of the cycle, where
+            it is highest; None where none was asked for.
+        min_momentum: the momentum at the peak of the rate.
+        total_steps: updates of the run.
+        reason: why there is no rate, as in `Suggestion`; empty where there is one.
+        account: what was done and seen, and why this was chosen, in sentences.
+        doubts: where the evidence is weak, in sentences.
+        evidence: the curves of every stage, by its name.
+        factory: the optimizer, `factory(learning_rate, weight_decay, momentum or b1)`.
+    """
+
+    max_learning_rate: float
+    min_learning_rate: float
+    weight_decay: float | None
+    momentum: float | None
+    min_momentum: float | None
+    total_steps: int
+    reason: str = ""
+    account: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    evidence: dict[str, Curves] = field(default_factory=dict)
+    factory: Callable = sgd
+
+    @property
+    def updates(self) -> int:
+        """What the recipe cost: the updates of all lanes of all stages."""
+        return sum(curves.loss.size for curves in self.evidence.values())
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer of the run; `get_hyperparams` reads its rate, momentum and decay.
+
+        Raises:
+            ValueError: if the recipe names no rate.
+        """
+        if not np.isfinite(self.max_learning_rate):
+            raise ValueError(
+                f"the recipe names no learning rate, {self.reason}; describe() says more."
+            )
+        cycle = OneCycle(self.factory, self.total_steps, self.weight_decay, self.min_momentum)
+        return cycle(self.max_learning_rate, self.momentum)
+
+    def describe(self) -> str:
+        """What was done, what was seen and why this was chosen, to check against the curves."""
+        doubts = ["Weak: " + doubt for doubt in self.doubts]
+        return "\n".join([self._plan(), *self.account, *doubts])
+
+    def _plan(self) -> str:
+        if self.reason:
+            return f"No learning rate can be named: {self.reason}."
+        held = f"weight decay {self.weight_decay:.3g}" if self.weight_decay is not None else ""
+        if self.momentum is not None:
+            held += (", " if held else "") + (
+                f"momentum {self.momentum:.3g} falling to {self.min_momentum:.3g} at the peak"
+            )
+        return (
+            f"1cycle over {self.total_steps} updates: learning rate from "
+            f"{self.min_learning_rate:.3g} up to {self.max_learning_rate:.3g} and down to almost "
+            f"0{'; ' if held else ''}{held}."
+        )
+
+    def __repr__(self) -> str:
+        """The plan in one line."""
+        return f"Recipe({self._plan()})"
+
+    def to_json(self) -> str:
+        """Everything as JSON, curves included, which `from_json` reads."""
+        fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        fields["evidence"] = {name: _encoded(curves) for name, curves in self.evidence.items()}
+        fields["factory"] = getattr(self.factory, "__name__", repr(self.factory))
+        for name, value in fields.items():
+            if isinstance(value, float) and not np.isfinite(value):
+                fields[name] = None
+        return json.dumps({"lrjax.Recipe": 1, **fields}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, factory: Callable | None = None) -> Recipe:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: the JSON.
+            factory: the optimizer, where it was neither `sgd` nor `adamw`.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            ValueError: if the text is not of `to_json`, or needs a `factory`.
+        """
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"text must be what Recipe.to_json wrote: {error}.") from error
+        if not isinstance(fields, dict) or fields.pop("lrjax.Recipe", None) != 1:
+            raise ValueError(f"text must be what Recipe.to_json wrote, got {text[:60]!r}.")
+        named = fields.pop("factory")
+        if factory is None:
+            factory = FACTORIES[_checks.one_of("factory", named, tuple(FACTORIES))]
+        fields["evidence"] = {name: _decoded(c) for name, c in fields["evidence"].items()}
+        for name in ("account", "doubts"):
+            fields[name] = tuple(fields[name])
+        for name in ("max_learning_rate", "min_learning_rate"):
+            fields[name] = np.nan if fields[name] is None else fields[name]
+        return cls(**fields, factory=factory)
+
+
+def _encoded(value: Any) -> Any:
+    """Curves, and the arrays in them, as what JSON has."""
+    if isinstance(value, Curves):
+        return {
+            entry.name: _encoded(getattr(value, entry.name)) for entry in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {"names": {name: _encoded(array) for name, array in value.items()}}
+    if value is None:
+        return None
+    array = np.asarray(value)
+    # The shortest digits that give the same float32; NaN and infinities, which JSON's numbers do
+    # not have, as words.
+    words = array.ravel().astype(str).tolist()
+    values = [json.loads(word) if np.isfinite(float(word)) else word for word in words]
+    return {"dtype": str(array.dtype), "shape": array.shape, "values": values}
+
+
+def _decoded(value: Any) -> Any:
+    """The inverse of `_encoded`."""
+    if value is None:
+        return None
+    if "names" in value:
+        return {name: _decoded(array) for name, array in value["names"].items()}
+    if "dtype" in value:
+        return np.array(value["values"], dtype=value["dtype"]).reshape(value["shape"])
+    return Curves(**{name: _decoded(entry) for name, entry in value.items()})

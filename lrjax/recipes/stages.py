@@ -1,0 +1,269 @@
+"""The stages of Smith's protocol: each runs a sweep and says what its curves come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lrjax.curves import Curves
+from lrjax.recipes.cycles import MIN_MOMENTUM, OneCycle
+from lrjax.suggestions import Ranking, rank, suggest
+from lrjax.sweeps import range_test, sweep
+from lrjax.tasks import Task
+
+__all__ = ["Finding", "Setting", "range_tests", "short_runs"]
+
+
+class Setting(NamedTuple):
+    """What all stages share."""
+
+    task: Task
+    batches: Any
+    optimizer: Callable
+    steps: int
+    checkpoint_dir: str | os.PathLike | None
+    options: dict[str, Any]
+
+    def of(self, stage: str) -> dict[str, Any]:
+        """The options of a stage's sweep."""
+        if self.checkpoint_dir is None:
+            return self.options
+        return self.options | {"checkpoint_dir": Path(self.checkpoint_dir) / stage}
+
+
+class Finding(NamedTuple):
+    """What a stage comes to: values, or a reason why there are none."""
+
+    values: dict[str, float]
+    account: list[str]
+    doubts: list[str]
+    evidence: dict[str, Curves]
+    reason: str = ""
+
+
+# The momentum falls while the rate rises (Smith 2018, section 4.3).
+MAX_MOMENTUM = 0.95
+DISAGREEMENT = 0.3  # decades, a factor of two
+
+
+def range_tests(
+    setting: Setting,
+    weight_decays: Sequence[float] | None,
+    with_momentum: bool,
+    start: float,
+    end: float,
+) -> Finding:
+    """Range tests over weight decays, and between the best and its neighbours."""
+
+    def test(stage, decays, start, end):
+        return range_test(
+            setting.task,
+            setting.batches,
+            setting.optimizer,
+            start=start,
+            end=end,
+            steps=setting.steps,
+            momentum=(MAX_MOMENTUM, MIN_MOMENTUM) if with_momentum else None,
+            lanes=None if decays is None else {"weight_decay": decays},
+            **setting.of(stage),
+        )
+
+    evidence, start, end = _with_a_minimum(
+        functools.partial(test, decays=weight_decays), start, end
+    )
+    curves = evidence["range_test"]
+    falling = f", the momentum falling from {MAX_MOMENTUM} to {MIN_MOMENTUM}"
+    account = [
+        f"Range tests of {setting.steps} updates with rates from {start:g} to {end:g}"
+        f"{falling if with_momentum else ''}, {_seeds(curves)}."
+    ]
+    doubts = []
+    if len(evidence) > 1:
+        doubts.append("the first range held no minimum and was widened.")
+    if not (named := np.isfinite(suggest(curves).consensus.max_learning_rate)).any():
+        reasons = sorted(set(suggest(curves).consensus.reason.ravel().tolist()))
+        return Finding({}, account, doubts, evidence, ", ".join(reasons))
+
+    values: dict[str, float] = {}
+    if weight_decays is not None:
+        first = curves.select(weight_decay=curves.axes["weight_decay"][named].tolist())
+        between = bisected(weight_decays, rank(first).best["weight_decay"])
+        evidence["refined"] = test("refined", between, start, end)
+        curves = _with_rates(_joined(curves, evidence["refined"]))
+        ranking = rank(curves)
+        curves = curves.select(**ranking.best)
+        values = {"weight_decay": _short(ranking.best["weight_decay"])}
+        account.append(_told(ranking, "weight_decay"))
+        doubts += _undecided(ranking, "weight_decay")
+    agreed = suggest(curves).consensus
+    values["max_learning_rate"] = _short(float(agreed.max_learning_rate))
+    account.append(
+        f"There the largest usable rate is {values['max_learning_rate']:.3g}"
+        + (f" (spread {agreed.spread:.2f} decades)." if np.isfinite(agreed.spread) else ".")
+    )
+    if agreed.spread > DISAGREEMENT:
+        doubts.append(f"the seeds disagree on that rate by {agreed.spread:.2f} decades.")
+    return Finding(values, account, doubts, evidence)
+
+
+WIDENINGS = 2
+
+
+def _with_a_minimum(
+    test: Callable, start: float, end: float
+) -> tuple[dict[str, Curves], float, float]:
+    """A range test, of a wider range as long as that may show a minimum."""
+    evidence: dict[str, Curves] = {}
+    for attempt in range(WIDENINGS + 1):
+        curves = test("range_test" if not attempt else f"wider_{attempt}", start=start, end=end)
+        agreed = suggest(curves).consensus
+        upwards, downwards = "end" in agreed.extend, "start" in agreed.extend
+        downwards |= "diverged_at_start" in agreed.reason
+        found = np.isfinite(agreed.max_learning_rate).any()
+        if found or attempt == WIDENINGS or not (upwards or downwards):
+            break
+        evidence[f"narrow_{attempt}"] = curves
+        start, end = start / 1e3 if downwards else start, end * 10 if upwards else end
+    return {"range_test": curves, **evidence}, start, end
+
+
+def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
+    """The decays half-way in the exponent between the best and its neighbours.
+
+    Beyond the last, and below the smallest above 0, half a decade further.
+    """
+    step = 10**0.5
+    known = sorted(decay for decay in weight_decays if decay > 0)
+    if best == 0:
+        return [_short(known[0] / step) if known else 1e-5]
+    k = int(np.argmin(np.abs(np.log(np.array(known) / best))))
+    lower = (known[k - 1] * known[k]) ** 0.5 if k > 0 else known[k] / step
+    upper = (known[k] * known[k + 1]) ** 0.5 if k + 1 < len(known) else known[k] * step
+    return [_short(lower), _short(upper)]
+
+
+# Times the largest usable rate of the range test, which knows one momentum only.
+PEAKS = (0.25, 0.5, 1.0, 2.0)
+
+
+def short_runs(
+    setting: Setting,
+    weight_decay: float | None,
+    largest: float,
+    momentums: Sequence[float] | None,
+) -> Finding:
+    """Short 1cycle runs at every momentum and several peaks."""
+    lanes = {"max_learning_rate": [_short(largest * factor, 3) for factor in PEAKS]}
+    if momentums is not None:
+        lanes["momentum"] = list(momentums)
+    curves = sweep(
+        setting.task,
+        setting.batches,
+        OneCycle(setting.optimizer, setting.steps, weight_decay),
+        steps=setting.steps,
+        lanes=lanes,
+        **{"eval_every": max(setting.steps // 5, 1)} | setting.of("cycles"),
+    )
+    ranking = rank(curves)
+    evidence = {"cycles": curves}
+    account = [
+        f"1cycles of {setting.steps} updates with peaks from {lanes['max_learning_rate'][0]:.3g} "
+        f"to {lanes['max_learning_rate'][-1]:.3g}, {_seeds(curves)}."
+    ]
+    if not np.isfinite(ranking.loss).any():
+        return Finding({}, account, [], evidence, "short_runs_diverged")
+
+    # Of the lanes that are tied the lowest rate, because longer runs take lower rates; of
+    # these the lowest loss.
+    loss = np.where(ranking.tied, ranking.loss, np.inf).reshape(len(PEAKS), -1)
+    row = int(np.argmax(np.isfinite(loss).any(1)))
+    column = int(loss[row].argmin())
+    values = {"max_learning_rate": lanes["max_learning_rate"][row]}
+    if momentums is not None:
+        values["momentum"] = lanes["momentum"][column]
+    account.append(
+        f"The lowest loss is {np.min(ranking.loss):.4g}; of the {ranking.tied.sum()} that are tied "
+        f"with it over the seeds, the lowest rate is taken: {_values(values)}, with the loss "
+        f"{loss[row, column]:.4g}."
+    )
+    doubts = []
+    if row in (0, len(PEAKS) - 1):
+        end = "lowest" if row == 0 else "highest"
+        doubts.append(f"the peak taken is the {end} of those tried.")
+    if momentums is not None and np.isfinite(loss[row]).sum() > 1:
+        tied = [f"{m:g}" for m, x in zip(momentums, loss[row], strict=True) if np.isfinite(x)]
+        doubts.append(f"the seeds cannot tell the momenta {', '.join(tied)} apart at that rate.")
+    return Finding(values, account, doubts, evidence)
+
+
+def _with_rates(curves: Curves) -> Curves:
+    """The weight decays for which a rate can be named."""
+    named = np.isfinite(suggest(curves).consensus.max_learning_rate)
+    return curves.select(weight_decay=curves.axes["weight_decay"][named].tolist())
+
+
+def _joined(first: Curves, second: Curves) -> Curves:
+    """Curves of two sweeps that differ in their first axis only."""
+    name = next(iter(first.axes))
+
+    def both(one, other):
+        return np.concatenate([one, other])
+
+    def each(one, other):
+        return {key: both(array, other[key]) for key, array in one.items()}
+
+    return dataclasses.replace(
+        first,
+        axes=first.axes | {name: both(first.axes[name], second.axes[name])},
+        loss=both(first.loss, second.loss),
+        metrics=each(first.metrics, second.metrics),
+        eval_loss=both(first.eval_loss, second.eval_loss),
+        eval_metrics=each(first.eval_metrics, second.eval_metrics),
+        diverged_at=both(first.diverged_at, second.diverged_at),
+    )
+
+
+def _told(ranking: Ranking, name: str) -> str:
+    """What a ranking found, in a sentence."""
+    losses = ", ".join(
+        f"{ranking.loss[k]:.4g} at {ranking.axes[name][k]:.3g}" for k in ranking.order
+    )
+    taken = f"{ranking.best[name]:.3g}"
+    why = (
+        "of the lowest loss"
+        if ranking.axes[name][ranking.order[0]] == ranking.best[name]
+        else "which allows a larger rate than that of the lowest loss, and is tied with it"
+    )
+    title = name.replace("_", " ")
+    return f"Lowest evaluation losses by {title}: {losses}. Taken: {taken}, {why}."
+
+
+def _undecided(ranking: Ranking, name: str) -> list[str]:
+    title = name.replace("_", " ")
+    doubts = []
+    if not ranking.significant:
+        tied = ", ".join(f"{value:.3g}" for value in ranking.axes[name][ranking.tied])
+        doubts.append(f"the seeds cannot tell the {title}s {tied} apart.")
+    if np.isclose(ranking.best[name], ranking.axes[name].max()):
+        doubts.append(f"the {title} taken is the largest of those tried.")
+    return doubts
+
+
+def _seeds(curves: Curves) -> str:
+    lanes = curves.diverged_at.size
+    return f"{lanes} lanes, {len(curves.axes['seed'])} seeds each"
+
+
+def _values(values: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
+
+
+def _short(value: float, digits: int = 6) -> float:
+    """A value without the digits that float32 adds to it."""
+    return float(f"{value:.{digits}g}")

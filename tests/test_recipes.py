@@ -1,0 +1,184 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import clouds, compilations, network_init, network_loss
+
+import lrjax
+from lrjax import Recipe, smith_recipe
+from lrjax.recipes.stages import bisected
+
+TASK = lrjax.task(network_loss, network_init)
+TRAIN = lrjax.array_batches(clouds(192), 32)
+HELD_OUT = lrjax.array_batches(clouds(96, seed=1), 96)
+
+
+def recipe(task=TASK, **options):
+    defaults = {"total_steps": 80, "weight_decays": (1e-4, 1e-3), "momentums": (0.9, 0.95)}
+    return smith_recipe(task, TRAIN, HELD_OUT, **defaults | options)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return recipe(weight_decays=(1e-4, 1e-3, 1.0))
+
+
+def test_it_plans_one_cycle(found):
+    assert 1e-3 < found.max_learning_rate < 10
+    assert found.min_learning_rate == pytest.approx(found.max_learning_rate / 10)
+    assert found.momentum in (0.9, 0.95)
+    assert (found.min_momentum, found.total_steps, found.reason) == (0.85, 80, "")
+    state = found.optimizer().init(jnp.zeros(3))
+    first = lrjax.get_hyperparams(state)
+    np.testing.assert_allclose(first["learning_rate"], found.min_learning_rate, rtol=1e-5)
+    np.testing.assert_allclose(first["momentum"], found.momentum, rtol=1e-5)
+    np.testing.assert_allclose(first["weight_decay"], found.weight_decay, rtol=1e-5)
+
+
+def test_its_optimizer_trains(found):
+    curves = lrjax.sweep(
+        TASK, TRAIN, found.optimizer, steps=80, seeds=[5, 6], eval_batches=HELD_OUT
+    )
+    assert np.nanmax(curves.learning_rate) == pytest.approx(found.max_learning_rate, rel=0.01)
+    assert np.nanmin(curves.momentum) == pytest.approx(0.85, rel=0.01)
+    assert (curves.eval_metrics["accuracy"][..., -1] > 0.65).all()
+
+
+def test_a_decay_that_keeps_from_learning_is_not_taken(found):
+    assert found.weight_decay < 0.1
+
+
+def test_every_stage_leaves_its_curves(found):
+    assert list(found.evidence) == ["range_test", "refined", "cycles"]
+    assert found.evidence["range_test"].loss.shape == (3, 2, 80)
+    assert found.evidence["refined"].loss.shape == (2, 2, 80)
+    assert found.evidence["cycles"].loss.shape == (4, 2, 2, 80)
+    assert found.updates == 80 * 2 * (3 + 2 + 8)
+
+
+def test_it_says_what_it_did_and_why(found):
+    text = found.describe()
+    for expected in (
+        "1cycle over 80 updates",
+        "Range tests of 80 updates",
+        f"{found.max_learning_rate:.3g}",
+        f"momentum {found.momentum:.3g}",
+        "Lowest evaluation losses by weight decay",
+        "the lowest rate is taken",
+    ):
+        assert expected in text
+    assert all(f"Weak: {doubt}" in text for doubt in found.doubts)
+    assert repr(found).startswith("Recipe(1cycle over 80 updates")
+
+
+def test_json_keeps_everything(found):
+    text = found.to_json()
+    json.loads(text, parse_constant=pytest.fail)
+    again = Recipe.from_json(text)
+    assert again.describe() == found.describe()
+    assert (again.factory, list(again.evidence)) == (lrjax.sgd, list(found.evidence))
+    jax.tree.map(np.testing.assert_array_equal, again.evidence, found.evidence)
+    assert again.evidence["cycles"].loss.dtype == np.float32
+    assert again.to_json() == text
+
+
+def test_few_programs_are_compiled():
+    recipe(seeds=1, total_steps=60)
+    with compilations() as compiled:
+        recipe(seeds=1, total_steps=60, weight_decays=(1e-5, 1e-2), start=1e-5)
+    assert not compiled
+
+
+def test_adamw_cycles_its_b1():
+    found = recipe(optimizer=lrjax.adamw, seeds=1)
+    hyperparams = lrjax.get_hyperparams(found.optimizer().init(jnp.zeros(3)))
+    np.testing.assert_allclose(hyperparams["b1"], found.momentum, rtol=1e-5)
+    assert Recipe.from_json(found.to_json()).factory is lrjax.adamw
+
+
+def plain(learning_rate):
+    return lrjax.inject(optax.sgd, learning_rate=learning_rate)
+
+
+def test_an_optimizer_without_decay_and_momentum():
+    found = recipe(optimizer=plain, weight_decays=None, momentums=None)
+    assert found.weight_decay is found.momentum is found.min_momentum is None
+    assert list(found.evidence) == ["range_test", "cycles"]
+    assert list(lrjax.get_hyperparams(found.optimizer().init(jnp.zeros(3)))) == ["learning_rate"]
+    with pytest.raises(ValueError, match="factory must be one of 'sgd', 'adamw'"):
+        Recipe.from_json(found.to_json())
+    assert Recipe.from_json(found.to_json(), factory=plain).factory is plain
+
+
+def test_a_range_without_a_minimum_is_widened():
+    found = recipe(end=1e-2, seeds=1)
+    assert found.evidence["narrow_0"].learning_rate[-1] == pytest.approx(1e-2)
+    assert found.evidence["range_test"].learning_rate[-1] > 0.05
+    assert any("widened" in doubt for doubt in found.doubts)
+    assert found.max_learning_rate > 1e-2
+
+
+def test_where_nothing_is_learned_there_is_a_reason():
+    noise = lrjax.task(lambda params, batch: jnp.mean(batch[0]) + 0 * params, jnp.zeros(()))
+    found = recipe(noise)
+    assert found.reason == "not_learning"
+    assert np.isnan(found.max_learning_rate)
+    assert "No learning rate can be named: not_learning" in found.describe()
+    with pytest.raises(ValueError, match="names no learning rate, not_learning"):
+        found.optimizer()
+    assert Recipe.from_json(found.to_json()).describe() == found.describe()
+
+
+def test_checkpoints_of_every_stage(tmp_path):
+    options = {"checkpoint_dir": tmp_path, "seeds": 1, "total_steps": 40}
+    first = recipe(**options)
+    assert {path.name for path in tmp_path.iterdir()} == {"range_test", "refined", "cycles"}
+    assert recipe(**options).to_json() == first.to_json()
+
+
+@pytest.mark.parametrize(
+    ("decays", "best", "expected"),
+    [
+        ((0, 1e-5, 1e-4, 1e-3), 1e-4, [3.16228e-5, 3.16228e-4]),
+        ((0, 1e-5, 1e-4, 1e-3), 1e-3, [3.16228e-4, 3.16228e-3]),
+        ((0, 1e-5, 1e-4, 1e-3), 1e-5, [3.16228e-6, 3.16228e-5]),
+        ((0, 1e-5, 1e-4, 1e-3), 0, [3.16228e-6]),
+        ((1e-3, 1e-4), 1e-4, [3.16228e-5, 3.16228e-4]),
+        ((0,), 0, [1e-5]),
+    ],
+)
+def test_decays_are_bisected_in_the_exponent(decays, best, expected):
+    assert bisected(decays, best) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "options"),
+    [
+        (ValueError, "total_steps", {"total_steps": 0}),
+        (ValueError, "test_steps", {"test_steps": 0}),
+        (ValueError, "weight_decays", {"weight_decays": ()}),
+        (ValueError, "weight_decay", {"weight_decays": (np.nan,)}),
+        (ValueError, "momentums", {"momentums": ()}),
+        (ValueError, "seeds", {"seeds": 0}),
+        (ValueError, "start", {"start": 1.0, "end": 0.1}),
+        (ValueError, "'weight_decay'", {"optimizer": plain}),
+        (TypeError, "optimizer", {"optimizer": 0.1}),
+    ],
+)
+def test_bad_input_names_the_argument(error, name, options):
+    with pytest.raises(error, match=name):
+        recipe(**options)
+
+
+def test_evaluation_data_are_needed():
+    with pytest.raises(ValueError, match="eval_batches"):
+        smith_recipe(TASK, TRAIN, None, total_steps=10)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"lrjax.Recipe": 2}'])
+def test_json_of_others_is_refused(text):
+    with pytest.raises(ValueError, match=r"Recipe\.to_json"):
+        Recipe.from_json(text)
