@@ -1,10 +1,12 @@
 """Smith's protocol from range tests to an optimizer.
 
 `cycles` has the 1cycle that is tried and recommended, `protocol` the stages that choose its
-values, `results` what comes of them.
+values, `results` what comes of them. `batch_sizes`
+compares these at equal cost.
 """
 
+from lrjax.recipes.batch_sizes import compare_batch_sizes
 from lrjax.recipes.protocol import smith_recipe
 from lrjax.recipes.results import Recipe
 
-__all__ = ["Recipe", "smith_recipe"]
+__all__ = ["Recipe", "compare_batch_sizes", "smith_recipe"]
