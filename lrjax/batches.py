@@ -62,18 +62,22 @@ class ArrayBatches:
         """The samples' numbers in the order of an epoch, i32[size]; on the host if it is known."""
         if not self.shuffle:
             return np.arange(self.size, dtype=np.int32)
-        shuffled = _shuffled if isinstance(epoch, jax.Array) else _shuffled_once
-        return shuffled(self.size, self.seed, epoch)
+        if isinstance(epoch, jax.Array):
+            return _permutation(jax.random.key(self.seed), epoch, self.size)
+        return _shuffled_once(self.size, self.seed, epoch)
 
 
-def _shuffled(size: int, seed: int, epoch: jax.typing.ArrayLike) -> jax.Array:
-    return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), epoch), size)
+@functools.partial(jax.jit, static_argnames="size")
+def _permutation(key: jax.Array, epoch: jax.typing.ArrayLike, size: int) -> jax.Array:
+    return jax.random.permutation(jax.random.fold_in(key, epoch), size)
 
 
 @functools.lru_cache(maxsize=8)
 def _shuffled_once(size: int, seed: int, epoch: int) -> np.ndarray:
     with jax.ensure_compile_time_eval():
-        return np.asarray(_shuffled(size, seed, epoch))
+        key = jax.random.key(seed)
+    # Apart, because there the lowering would run, and so compile, each of its operations.
+    return np.asarray(_permutation.lower(key, epoch, size=size).compile()(key, epoch))
 
 
 def _take(data: Any, rows: Any) -> Any:
@@ -237,7 +241,11 @@ class ArrayReader:
     @property
     def sample(self) -> Any:
         """A batch of shapes."""
-        return jax.eval_shape(self.batches, 0)
+        size = self.batches.batch_size
+        return jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype),
+            self.batches.data,
+        )
 
     def read(self, start: int, count: int, length: int, idle: Idle = _always) -> Rows:
         """The rows of some batches."""

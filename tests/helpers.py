@@ -66,12 +66,15 @@ def make_curves(rate, loss, **fields):
 
 
 @contextlib.contextmanager
-def compilations():
-    """Counts how often XLA compiles: a list that grows by one entry each time."""
+def compilations(stage="backend_compile"):
+    """Counts how often XLA compiles: a list that grows by one entry each time.
+
+    Of the stages before, `jaxpr_to_mlir_module` lowers a program, and `jaxpr_trace` traces it.
+    """
     seen = []
 
     def listen(event, duration, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
+        if event == f"/jax/core/compile/{stage}_duration":
             seen.append(kwargs.get("fun_name", event))
 
     jax.monitoring.register_event_duration_secs_listener(listen)

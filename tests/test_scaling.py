@@ -15,7 +15,7 @@ from helpers import clouds, compilations, network, network_init, network_loss
 
 import lrjax
 from lrjax.batches import reader
-from lrjax.sweeps import engine, memory, programs
+from lrjax.sweeps import measures, memory, programs
 from lrjax.sweeps.runs import Program
 
 TASK, DATA = network()
@@ -210,7 +210,7 @@ def test_little_memory_makes_small_blocks(whole, monkeypatch):
     ("flops", "expected"), [(0.0, 50), (1e9, 50), (1e10, 10), (1e12, 4)], ids=str
 )
 def test_dispatches_are_short_for_large_models(flops, expected):
-    assert engine._dispatch_steps(flops) == expected
+    assert measures.dispatch_steps(flops) == expected
 
 
 def test_the_final_state_goes_on_training():

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -23,7 +21,7 @@ from lrjax._checkpoints import Checkpoints, check_processes, fingerprint, open_c
 from lrjax._progress import Report, progress_bar
 from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
 from lrjax.lanes import Block, Lanes, blocks, check_mesh, check_optimizer, make_lanes
-from lrjax.sweeps import runs
+from lrjax.sweeps.measures import dispatch_steps, measure
 from lrjax.sweeps.programs import (
     Job,
     Results,
@@ -121,6 +119,7 @@ def sweep(
         TypeError: for an argument of another kind.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from lrjax import array_batches, sgd, sweep, task
         >>> def loss(params, x):
         ...     return jnp.mean((x - params) ** 2)
@@ -175,9 +174,9 @@ def sweep(
         _interruptible() as stopped,
         _other_processes(),
     ):
-        measures = _measures(task, optimizer, initial, grid, data.sample)
+        measures = measure(task, optimizer, initial, grid, data.sample)
         at_once = min(len(grid), lane_batch or len(grid))
-        most = _dispatch_steps(measures.flops * at_once * accumulate)
+        most = dispatch_steps(measures.flops * at_once * accumulate)
         spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps, most)
         job = Job(Program(task, length, divergence, accumulate, mesh), optimizer, initial, groups)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
@@ -332,53 +331,3 @@ def _other_processes() -> Iterator[None]:
             "this process cannot go on alone: another process of the sweep has probably ended or "
             "failed (its own output says why); all of them must be started again"
         ) from error
-
-
-class Measures(NamedTuple):
-    """What a task measures, and what an update costs one lane."""
-
-    metrics: list[str]
-    eval_metrics: list[str]
-    flops: float
-
-
-def _measures(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any) -> Measures:
-    """Refuse before any training what the shapes alone tell."""
-    if initial is not None and (not isinstance(initial, tuple) or len(initial) not in (2, 3)):
-        raise TypeError(
-            "initial must be (params, model_state) or (params, model_state, opt_state), "
-            f"got {initial!r}."
-        )
-    hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
-
-    @jax.jit
-    def losses(hyperparams, seed, optimizer, initial, batch):
-        state = runs.init(hyperparams, seed, optimizer, initial, task)
-        call = functools.partial(task.loss, state.params, state.model_state, batch)
-        return [call(jax.random.key(seed), train) for train in (True, False)]
-
-    lowered = losses.lower(hyperparams, grid.seeds[0], optimizer, initial, sample)
-    names = []
-    for loss, (_, metrics) in lowered.out_info:
-        if loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
-            raise ValueError(f"task.loss must give a scalar float as the loss, got {loss}.")
-        for name, metric in metrics.items():
-            if metric.shape:
-                raise ValueError(f"task.loss must give scalars as metrics, got {name}: {metric}.")
-        names.append(sorted(metrics))
-    # Two losses were lowered, and a loss with its gradient costs about three.
-    flops = 1.5 * (lowered.cost_analysis() or {}).get("flops", 0.0)
-    return Measures(names[0], names[1], flops)
-
-
-# About a second, so that the bar, checkpoints and Ctrl-C need not wait for long; but so many
-# updates, at least, that the cost of a dispatch, most of which is fresh memory, is shared.
-DISPATCH_FLOPS = {"cpu": 1e11}
-ACCELERATOR_FLOPS = 1e13
-MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 50
-
-
-def _dispatch_steps(flops: float) -> int:
-    """How many updates of so many operations to dispatch at once."""
-    target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
-    return int(np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS))

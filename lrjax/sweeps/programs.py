@@ -22,11 +22,22 @@ from lrjax.sweeps.runs import Program, Record, Span, State
 # numbers are its arguments.
 
 
-@functools.partial(jax.jit, static_argnames="program")
+# It runs once, so most of what makes a program fast is not worth the time to compile it.
+QUICKLY_COMPILED = {"xla_backend_optimization_level": 2}
+
+
+@functools.partial(jax.jit, static_argnames="program", compiler_options=QUICKLY_COMPILED)
 def init_lanes(hyperparams, seeds, optimizer, initial, program):
     """The states of lanes before their first update."""
-    init = jax.vmap(functools.partial(runs.init, task=program.task), in_axes=(0, 0, None, None))
-    return _placed(init(hyperparams, seeds, optimizer, initial), program.mesh, LANES)
+
+    def init(lane):
+        hyperparams, seed = lane
+        return runs.init(hyperparams, seed, optimizer, initial, program.task)
+
+    # A CPU's cache holds the random numbers of one lane, but not those of all.
+    one_by_one = program.mesh is None and jax.default_backend() == "cpu"
+    over_lanes = functools.partial(jax.lax.map, init) if one_by_one else jax.vmap(init)
+    return _placed(over_lanes((hyperparams, seeds)), program.mesh, LANES)
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="states")

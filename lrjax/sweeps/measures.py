@@ -1,0 +1,109 @@
+"""What a task measures and what its updates cost, told from shapes before any training."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from lrjax.lanes import Lanes
+from lrjax.sweeps import runs
+from lrjax.sweeps.runs import Optimizer
+from lrjax.tasks import Task
+
+
+class Measures(NamedTuple):
+    """What a task measures, and what an update costs one lane."""
+
+    metrics: list[str]
+    eval_metrics: list[str]
+    flops: float
+
+
+def measure(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any) -> Measures:
+    """Refuse before any training what the shapes alone tell."""
+    if initial is not None and (not isinstance(initial, tuple) or len(initial) not in (2, 3)):
+        raise TypeError(
+            "initial must be (params, model_state) or (params, model_state, opt_state), "
+            f"got {initial!r}."
+        )
+    hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
+    traced = _losses.trace(hyperparams, grid.seeds[0], optimizer, initial, sample, task)
+    names = []
+    for loss, (_, metrics) in traced.out_info:
+        if loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise ValueError(f"task.loss must give a scalar float as the loss, got {loss}.")
+        for name, metric in metrics.items():
+            if metric.shape:
+                raise ValueError(f"task.loss must give scalars as metrics, got {name}: {metric}.")
+        names.append(sorted(metrics))
+    # Two losses were traced, and a loss with its gradient costs about three.
+    return Measures(names[0], names[1], 1.5 * flops(traced.jaxpr))
+
+
+@functools.partial(jax.jit, static_argnames="task")
+def _losses(hyperparams, seed, optimizer, initial, batch, task):
+    """A lane's first loss and metrics, in training and in evaluation."""
+    state = runs.init(hyperparams, seed, optimizer, initial, task)
+    call = functools.partial(task.loss, state.params, state.model_state, batch)
+    return [call(jax.random.key(seed), train) for train in (True, False)]
+
+
+def flops(program: ClosedJaxpr | Jaxpr) -> float:
+    """The floating-point operations of a program's matrix products and convolutions.
+
+    Unlike XLA's count of a compiled program, it takes a loop as often as it runs.
+
+    Example:
+        >>> def power(x):
+        ...     return jax.lax.fori_loop(0, 5, lambda _, y: y @ x, x)
+        >>> flops(jax.make_jaxpr(power)(jnp.ones((10, 10))))
+        10000.0
+    """
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    return float(sum(_own_flops(eqn) + _inner_flops(eqn) for eqn in jaxpr.eqns))
+
+
+def _own_flops(eqn: Any) -> int:
+    """Twice the size of the output times the terms of every sum."""
+    if eqn.primitive.name == "dot_general":
+        (summed, _), _ = eqn.params["dimension_numbers"]
+        terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in summed)
+    elif eqn.primitive.name == "conv_general_dilated":
+        kernel, features = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec[0]
+        terms = math.prod(kernel) // kernel[features]
+    else:
+        return 0
+    return 2 * terms * math.prod(eqn.outvars[0].aval.shape)
+
+
+def _inner_flops(eqn: Any) -> float:
+    """Of the programs inside, as often as a loop of known length runs them."""
+    return eqn.params.get("length", 1) * sum(map(flops, _programs(eqn.params.values())))
+
+
+def _programs(values: Any) -> Iterator[ClosedJaxpr | Jaxpr]:
+    for value in values:
+        if isinstance(value, ClosedJaxpr | Jaxpr):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _programs(value)
+
+
+# About a second, so that the bar, checkpoints and Ctrl-C need not wait for long; but so many
+# updates, at least, that the cost of a dispatch, most of which is fresh memory, is shared.
+DISPATCH_FLOPS = {"cpu": 1e11}
+ACCELERATOR_FLOPS = 1e13
+MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 50
+
+
+def dispatch_steps(flops: float) -> int:
+    """How many updates of so many operations to dispatch at once."""
+    target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
+    return int(np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS))
