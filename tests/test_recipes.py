@@ -63,11 +63,11 @@ def test_it_says_what_it_did_and_why(found):
     text = found.describe()
     for expected in (
         "1cycle over 80 updates",
-        "Range tests of 80 updates",
+        "Range tests with rates from 1e-06 to 10",
         f"{found.max_learning_rate:.3g}",
         f"momentum {found.momentum:.3g}",
         "Lowest evaluation losses by weight decay",
-        "the lowest rate is taken",
+        "that of the lowest rate is taken",
     ):
         assert expected in text
     assert all(f"Weak: {doubt}" in text for doubt in found.doubts)

@@ -1,8 +1,8 @@
 """Smith's protocol from range tests to an optimizer.
 
-`cycles` has the 1cycle that is tried and recommended, `protocol` the stages that choose its
-values, `results` what comes of them. `batch_sizes`
-compares these at equal cost.
+`stages` runs sweeps and chooses by their curves, `accounts` puts that into words, `cycles` has
+the 1cycle that is tried and recommended; `protocol` puts all together and `results` is what
+comes of it. `batch_sizes` compares these at equal cost.
 """
 
 from lrjax.recipes.batch_sizes import compare_batch_sizes

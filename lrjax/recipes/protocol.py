@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lrjax import _checks
-from lrjax.batches import ArrayBatches
 from lrjax.lanes import check_optimizer, momentum_name
 from lrjax.recipes.cycles import MAX_OVER_MIN, MIN_MOMENTUM
 from lrjax.recipes.results import Recipe
@@ -22,8 +21,8 @@ __all__ = ["smith_recipe"]
 
 def smith_recipe(
     task: Task,
-    batches: ArrayBatches | Iterable[Any],
-    eval_batches: ArrayBatches | Iterable[Any],
+    batches: Any,
+    eval_batches: Any,
     *,
     total_steps: int,
     optimizer: Callable = sgd,
@@ -55,8 +54,8 @@ def smith_recipe(
 
     Args:
         task: what is trained.
-        batches: as in `sweep`; a stream is read by every stage anew, so it must be one that can
-            be, such as a list or a loader.
+        batches: as in `sweep`. Every stage reads a stream anew, or, where that is an iterator,
+            on from where it was.
         eval_batches: data that are not trained on, which all choices are made by; what the
             final model is judged on should be others still.
         total_steps: updates of the run that is planned.
@@ -83,14 +82,14 @@ def smith_recipe(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from lrjax import array_batches, task
+        >>> from lrjax import task
         >>> x = np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32)
         >>> data = x, np.sign(x.sum(1))
         >>> def loss(params, batch):
         ...     return jnp.mean((jnp.tanh(batch[0] @ params) - batch[1]) ** 2)
         >>> recipe = smith_recipe(
-        ...     task(loss, jnp.zeros(8)), array_batches(data, 32), array_batches(data, 256),
-        ...     total_steps=100, weight_decays=(0, 1e-3), momentums=(0.9, 0.95))
+        ...     task(loss, jnp.zeros(8)), data, data, total_steps=100,
+        ...     weight_decays=(0, 1e-3), momentums=(0.9, 0.95))
         >>> recipe.total_steps, 0 < recipe.min_learning_rate < recipe.max_learning_rate
         (100, True)
 
@@ -104,12 +103,15 @@ def smith_recipe(
     _checks.integer("test_steps", test_steps, minimum=1)
     if eval_batches is None:
         raise ValueError("eval_batches must be data to choose by their loss, got None.")
-    names = ["learning_rate"]
-    for name, values in (("weight_decay", weight_decays), (momentum_name(optimizer), momentums)):
+    for name, values in (("weight_decays", weight_decays), ("momentums", momentums)):
         if values is not None:
-            _checks.sequence(f"{name}s", values, minimum=1)
-            names.append(name)
-    check_optimizer(optimizer, names)
+            _checks.sequence(name, values, minimum=1)
+    taken = {
+        "learning_rate": True,
+        "weight_decay": weight_decays is not None,
+        momentum_name(optimizer): momentums is not None,
+    }
+    check_optimizer(optimizer, [name for name, needed in taken.items() if needed])
 
     options |= {"eval_batches": eval_batches, "seeds": seeds}
     setting = Setting(task, batches, optimizer, test_steps, checkpoint_dir, options)

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrjax.curves import Curves
+from lrjax.recipes import accounts
 from lrjax.recipes.cycles import MIN_MOMENTUM, OneCycle
-from lrjax.suggestions import Ranking, rank, suggest
+from lrjax.suggestions import rank, suggest
 from lrjax.sweeps import range_test, sweep
 from lrjax.tasks import Task
 
@@ -49,7 +50,6 @@ class Finding(NamedTuple):
 
 # The momentum falls while the rate rises (Smith 2018, section 4.3).
 MAX_MOMENTUM = 0.95
-DISAGREEMENT = 0.3  # decades, a factor of two
 
 
 def range_tests(
@@ -60,56 +60,57 @@ def range_tests(
     end: float,
 ) -> Finding:
     """Range tests over weight decays, and between the best and its neighbours."""
-
-    def test(stage, decays, start, end):
-        return range_test(
-            setting.task,
-            setting.batches,
-            setting.optimizer,
-            start=start,
-            end=end,
-            steps=setting.steps,
-            momentum=(MAX_MOMENTUM, MIN_MOMENTUM) if with_momentum else None,
-            lanes=None if decays is None else {"weight_decay": decays},
-            **setting.of(stage),
-        )
-
-    evidence, start, end = _with_a_minimum(
-        functools.partial(test, decays=weight_decays), start, end
-    )
+    momentum = (MAX_MOMENTUM, MIN_MOMENTUM) if with_momentum else None
+    test = functools.partial(_range_test, setting, momentum)
+    evidence, start, end = _with_a_minimum(functools.partial(test, weight_decays), start, end)
     curves = evidence["range_test"]
     falling = f", the momentum falling from {MAX_MOMENTUM} to {MIN_MOMENTUM}"
     account = [
-        f"Range tests of {setting.steps} updates with rates from {start:g} to {end:g}"
-        f"{falling if with_momentum else ''}, {_seeds(curves)}."
+        accounts.done(
+            f"Range tests with rates from {start:g} to {end:g}{falling if momentum else ''}", curves
+        )
     ]
-    doubts = []
-    if len(evidence) > 1:
-        doubts.append("the first range held no minimum and was widened.")
-    if not (named := np.isfinite(suggest(curves).consensus.max_learning_rate)).any():
-        reasons = sorted(set(suggest(curves).consensus.reason.ravel().tolist()))
+    doubts = ["the first range held no minimum and was widened."] if len(evidence) > 1 else []
+    agreed = suggest(curves).consensus
+    if np.isnan(agreed.max_learning_rate).all():
+        reasons = sorted(set(agreed.reason.ravel().tolist()))
         return Finding({}, account, doubts, evidence, ", ".join(reasons))
 
     values: dict[str, float] = {}
     if weight_decays is not None:
-        first = curves.select(weight_decay=curves.axes["weight_decay"][named].tolist())
-        between = bisected(weight_decays, rank(first).best["weight_decay"])
-        evidence["refined"] = test("refined", between, start, end)
+        between = bisected(weight_decays, rank(_with_rates(curves)).best["weight_decay"])
+        evidence["refined"] = test(between, "refined", start, end)
         curves = _with_rates(_joined(curves, evidence["refined"]))
         ranking = rank(curves)
         curves = curves.select(**ranking.best)
-        values = {"weight_decay": _short(ranking.best["weight_decay"])}
-        account.append(_told(ranking, "weight_decay"))
-        doubts += _undecided(ranking, "weight_decay")
-    agreed = suggest(curves).consensus
+        agreed = suggest(curves).consensus
+        values["weight_decay"] = _short(ranking.best["weight_decay"])
+        account.append(accounts.chosen_decay(ranking))
+        doubts += accounts.doubtful_decay(ranking)
     values["max_learning_rate"] = _short(float(agreed.max_learning_rate))
-    account.append(
-        f"There the largest usable rate is {values['max_learning_rate']:.3g}"
-        + (f" (spread {agreed.spread:.2f} decades)." if np.isfinite(agreed.spread) else ".")
+    told, doubt = accounts.largest_rate(agreed)
+    return Finding(values, [*account, told], [*doubts, *doubt], evidence)
+
+
+def _range_test(
+    setting: Setting,
+    momentum: tuple[float, float] | None,
+    weight_decays: Sequence[float] | None,
+    stage: str,
+    start: float,
+    end: float,
+) -> Curves:
+    return range_test(
+        setting.task,
+        setting.batches,
+        setting.optimizer,
+        start=start,
+        end=end,
+        steps=setting.steps,
+        momentum=momentum,
+        lanes=None if weight_decays is None else {"weight_decay": weight_decays},
+        **setting.of(stage),
     )
-    if agreed.spread > DISAGREEMENT:
-        doubts.append(f"the seeds disagree on that rate by {agreed.spread:.2f} decades.")
-    return Finding(values, account, doubts, evidence)
 
 
 WIDENINGS = 2
@@ -121,7 +122,7 @@ def _with_a_minimum(
     """A range test, of a wider range as long as that may show a minimum."""
     evidence: dict[str, Curves] = {}
     for attempt in range(WIDENINGS + 1):
-        curves = test("range_test" if not attempt else f"wider_{attempt}", start=start, end=end)
+        curves = test("range_test" if not attempt else f"wider_{attempt}", start, end)
         agreed = suggest(curves).consensus
         upwards, downwards = "end" in agreed.extend, "start" in agreed.extend
         downwards |= "diverged_at_start" in agreed.reason
@@ -172,10 +173,7 @@ def short_runs(
     )
     ranking = rank(curves)
     evidence = {"cycles": curves}
-    account = [
-        f"1cycles of {setting.steps} updates with peaks from {lanes['max_learning_rate'][0]:.3g} "
-        f"to {lanes['max_learning_rate'][-1]:.3g}, {_seeds(curves)}."
-    ]
+    account = [accounts.done("Short 1cycles", curves)]
     if not np.isfinite(ranking.loss).any():
         return Finding({}, account, [], evidence, "short_runs_diverged")
 
@@ -185,20 +183,12 @@ def short_runs(
     row = int(np.argmax(np.isfinite(loss).any(1)))
     column = int(loss[row].argmin())
     values = {"max_learning_rate": lanes["max_learning_rate"][row]}
+    tied: list[float] = []
     if momentums is not None:
-        values["momentum"] = lanes["momentum"][column]
-    account.append(
-        f"The lowest loss is {np.min(ranking.loss):.4g}; of the {ranking.tied.sum()} that are tied "
-        f"with it over the seeds, the lowest rate is taken: {_values(values)}, with the loss "
-        f"{loss[row, column]:.4g}."
-    )
-    doubts = []
-    if row in (0, len(PEAKS) - 1):
-        end = "lowest" if row == 0 else "highest"
-        doubts.append(f"the peak taken is the {end} of those tried.")
-    if momentums is not None and np.isfinite(loss[row]).sum() > 1:
-        tied = [f"{m:g}" for m, x in zip(momentums, loss[row], strict=True) if np.isfinite(x)]
-        doubts.append(f"the seeds cannot tell the momenta {', '.join(tied)} apart at that rate.")
+        values["momentum"] = momentums[column]
+        tied = [m for m, found in zip(momentums, np.isfinite(loss[row]), strict=True) if found]
+    account.append(accounts.chosen_peak(ranking, values, loss[row, column]))
+    doubts = accounts.doubtful_peak(values, lanes["max_learning_rate"], tied)
     return Finding(values, account, doubts, evidence)
 
 
@@ -227,41 +217,6 @@ def _joined(first: Curves, second: Curves) -> Curves:
         eval_metrics=each(first.eval_metrics, second.eval_metrics),
         diverged_at=both(first.diverged_at, second.diverged_at),
     )
-
-
-def _told(ranking: Ranking, name: str) -> str:
-    """What a ranking found, in a sentence."""
-    losses = ", ".join(
-        f"{ranking.loss[k]:.4g} at {ranking.axes[name][k]:.3g}" for k in ranking.order
-    )
-    taken = f"{ranking.best[name]:.3g}"
-    why = (
-        "of the lowest loss"
-        if ranking.axes[name][ranking.order[0]] == ranking.best[name]
-        else "which allows a larger rate than that of the lowest loss, and is tied with it"
-    )
-    title = name.replace("_", " ")
-    return f"Lowest evaluation losses by {title}: {losses}. Taken: {taken}, {why}."
-
-
-def _undecided(ranking: Ranking, name: str) -> list[str]:
-    title = name.replace("_", " ")
-    doubts = []
-    if not ranking.significant:
-        tied = ", ".join(f"{value:.3g}" for value in ranking.axes[name][ranking.tied])
-        doubts.append(f"the seeds cannot tell the {title}s {tied} apart.")
-    if np.isclose(ranking.best[name], ranking.axes[name].max()):
-        doubts.append(f"the {title} taken is the largest of those tried.")
-    return doubts
-
-
-def _seeds(curves: Curves) -> str:
-    lanes = curves.diverged_at.size
-    return f"{lanes} lanes, {len(curves.axes['seed'])} seeds each"
-
-
-def _values(values: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
 
 
 def _short(value: float, digits: int = 6) -> float:

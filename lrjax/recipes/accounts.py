@@ -1,0 +1,75 @@
+"""What a stage says of itself: what was done and seen, and where the evidence is weak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lrjax.curves import Curves
+from lrjax.suggestions import Ranking, Suggestion
+
+__all__ = ["chosen_decay", "chosen_peak", "done", "doubtful_decay", "doubtful_peak", "largest_rate"]
+
+DISAGREEMENT = 0.3  # decades, a factor of two
+
+
+def done(what: str, curves: Curves) -> str:
+    """What was run."""
+    lanes, seeds = curves.diverged_at.size, len(curves.axes["seed"])
+    return f"{what}: {lanes} lanes ({seeds} seeds each) of {curves.steps} updates."
+
+
+def chosen_decay(ranking: Ranking) -> str:
+    """Which weight decay was taken, and why."""
+    decays, best = ranking.axes["weight_decay"], ranking.best["weight_decay"]
+    losses = ", ".join(f"{ranking.loss[k]:.4g} at {decays[k]:.3g}" for k in ranking.order)
+    why = "of the lowest loss"
+    if decays[ranking.order[0]] != best:
+        why = "tied with the lowest loss, and it allows a larger rate"
+    return f"Lowest evaluation losses by weight decay: {losses}. Taken: {best:.3g}, {why}."
+
+
+def doubtful_decay(ranking: Ranking) -> list[str]:
+    """Where that choice is weak."""
+    decays = ranking.axes["weight_decay"]
+    doubts = []
+    if not ranking.significant:
+        tied = ", ".join(f"{value:.3g}" for value in decays[ranking.tied])
+        doubts.append(f"the seeds cannot tell the weight decays {tied} apart.")
+    if np.isclose(ranking.best["weight_decay"], decays.max()):
+        doubts.append("the weight decay taken is the largest of those tried.")
+    return doubts
+
+
+def largest_rate(agreed: Suggestion) -> tuple[str, list[str]]:
+    """The largest usable rate, and whether the seeds agree on it."""
+    spread = f" (spread {agreed.spread:.2f} decades)" if np.isfinite(agreed.spread) else ""
+    told = f"There the largest usable rate is {agreed.max_learning_rate:.3g}{spread}."
+    if agreed.spread > DISAGREEMENT:
+        return told, [f"the seeds disagree on that rate by {agreed.spread:.2f} decades."]
+    return told, []
+
+
+def chosen_peak(ranking: Ranking, values: dict[str, float], loss: float) -> str:
+    """Which peak and momentum were taken, and why."""
+    taken = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
+    return (
+        f"The lowest evaluation loss is {ranking.loss.min():.4g}; of the lanes that the seeds "
+        f"cannot tell from it, {ranking.tied.sum()}, that of the lowest rate is taken: {taken}, "
+        f"with a loss of {loss:.4g}."
+    )
+
+
+def doubtful_peak(
+    values: dict[str, float], peaks: Sequence[float], tied_momentums: Sequence[float]
+) -> list[str]:
+    """Where that choice is weak."""
+    doubts = []
+    for name, end in (("lowest", min(peaks)), ("highest", max(peaks))):
+        if values["max_learning_rate"] == end:
+            doubts.append(f"the peak taken is the {name} of those tried.")
+    if len(tied_momentums) > 1:
+        tied = ", ".join(f"{momentum:g}" for momentum in tied_momentums)
+        doubts.append(f"the seeds cannot tell the momenta {tied} apart at that rate.")
+    return doubts
