@@ -1,42 +1,29 @@
 """Learning-rate schedules, range tests and hyperparameter sweeps for JAX."""
 
-from lrjax import (
-    batches,
-    curves,
-    lanes,
-    plotting,
-    random_search,
-    recipes,
-    schedules,
-    suggestions,
-    sweeps,
-    tasks,
-    transforms,
-)
-from lrjax.batches import *
-from lrjax.curves import *
-from lrjax.lanes import *
-from lrjax.plotting import *
-from lrjax.random_search import *
-from lrjax.recipes import *
-from lrjax.schedules import *
-from lrjax.suggestions import *
-from lrjax.sweeps import *
-from lrjax.tasks import *
-from lrjax.transforms import *
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
 
-__all__ = [
-    *schedules.__all__,
-    *transforms.__all__,
-    *tasks.__all__,
-    *batches.__all__,
-    *lanes.__all__,
-    *random_search.__all__,
-    *curves.__all__,
-    *sweeps.__all__,
-    *suggestions.__all__,
-    *recipes.__all__,
-    *plotting.__all__,
-]
+if TYPE_CHECKING:
+    from lrjax._everything import *
+
+
+def __getattr__(name: str) -> Any:
+    """A module or a public name, loaded at its first use, so that `lrjax --help` is quick."""
+    module = f"{__name__}.{name}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+    everything = vars(importlib.import_module("lrjax._everything"))
+    if name not in everything:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return everything[name]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

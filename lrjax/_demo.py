@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrjax._tables import text_table, without_nan
 from lrjax.batches import array_batches
 from lrjax.curves import Curves
 from lrjax.plotting import plot_curves, plot_schedule
@@ -50,8 +52,8 @@ def digits_task() -> Task:
     return linen_task(network, loss, (np.zeros((1, 64), np.float32), np.zeros(1, np.int32)))
 
 
-def run(out: Path, *, progress: bool = True) -> dict[str, Any]:
-    """Run the demo, print its tables, and write its files into the folder `out`.
+def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str, Any]:
+    """Run the demo, say its tables, and write its files into the folder `out`.
 
     Returns:
         What `report.json` holds.
@@ -64,7 +66,7 @@ def run(out: Path, *, progress: bool = True) -> dict[str, Any]:
         "progress": progress,
     }
 
-    print(f"Range test: {len(WEIGHT_DECAYS)} weight decays x {SEEDS} seeds, {RANGE_STEPS} updates")
+    say(f"Range test: {len(WEIGHT_DECAYS)} weight decays x {SEEDS} seeds, {RANGE_STEPS} updates")
     curves = range_test(
         task,
         batches,
@@ -78,14 +80,14 @@ def run(out: Path, *, progress: bool = True) -> dict[str, Any]:
     )
     suggestion = suggest(curves)
     rows = _suggestion_rows(curves, suggestion)
-    print(_table(rows))
+    say(text_table(rows))
     best = min(
         (row for row in rows if np.isfinite(row["learning_rate"])),
         key=lambda row: row["best_held_out_loss"],
     )
 
     rate, decay = best["learning_rate"], best["weight_decay"]
-    print(f"\n{RUN_STEPS} updates at weight decay {decay:g}, {SEEDS} seeds")
+    say(f"\n{RUN_STEPS} updates at weight decay {decay:g}, {SEEDS} seeds")
     plans = {"1cycle": rate, "constant": rate, "constant, 10 x lower": rate / 10}
     plans["constant, 10 x higher"] = rate * 10
     runs = sweep(
@@ -97,7 +99,7 @@ def run(out: Path, *, progress: bool = True) -> dict[str, Any]:
         **common,
     )
     run_rows = _run_rows(runs, plans)
-    print(_table(run_rows))
+    say(text_table(run_rows))
 
     out.mkdir(parents=True, exist_ok=True)
     curves.save(out / "curves.npz")
@@ -105,9 +107,9 @@ def run(out: Path, *, progress: bool = True) -> dict[str, Any]:
     _draw_curves(curves, suggestion, out / "curves.png")
     _draw_schedule(rate, out / "schedule.png")
     report = {"range_test": rows, "chosen": best, "runs": run_rows}
-    (out / "report.json").write_text(json.dumps(_without_nan(report), indent=2) + "\n")
+    (out / "report.json").write_text(json.dumps(without_nan(report), indent=2) + "\n")
     names = ("curves.npz", "runs.npz", "curves.png", "schedule.png", "report.json")
-    print("\nWrote " + ", ".join(str(out / name) for name in names))
+    say("\nWrote " + ", ".join(str(out / name) for name in names))
     return report
 
 
@@ -158,27 +160,6 @@ def _run_rows(runs: Curves, plans: dict[str, float]) -> list[dict[str, Any]]:
         }
         for k, (name, rate) in enumerate(plans.items())
     ]
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    def text(value):
-        if isinstance(value, float):
-            return f"{value:.3g}" if np.isfinite(value) else "-"
-        return value or "-"
-
-    cells = [[name.replace("_", " ") for name in rows[0]]]
-    cells += [[text(value) for value in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in cells)
-
-
-def _without_nan(value: Any) -> Any:
-    """The same with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _draw_curves(curves: Curves, suggestion: Suggestion, path: Path) -> None:

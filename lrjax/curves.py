@@ -313,6 +313,12 @@ class Curves:
             f"{diverged} of {lanes} lanes diverged{interrupted})"
         )
 
+    def _repr_html_(self) -> str:
+        """A notebook's view: a table of the lanes and a picture."""
+        from lrjax._report import curves_html
+
+        return curves_html(self)
+
     def tree_flatten_with_keys(self):
         """The arrays, and the dicts' names in their order, which a pytree of dicts would lose."""
         children, names = [], []

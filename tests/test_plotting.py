@@ -52,13 +52,35 @@ def test_a_line_per_lane_with_a_band_over_seeds():
     assert ax.get_ylabel() == "training loss"
     assert len(ax.collections) == 2
     smooth = curves().smooth().loss
-    for k, line in enumerate(lines(ax).values()):
+    lasting = [smooth[0].mean(0), smooth[1, :2].mean(0)]
+    for line, mean in zip(lines(ax).values(), lasting, strict=True):
         np.testing.assert_allclose(line.get_xdata(), RATE, rtol=1e-6)
-        np.testing.assert_allclose(line.get_ydata(), smooth[k].mean(0), rtol=1e-6)
-    crosses = [line for line in ax.lines if line.get_marker() == "x"]
-    assert [cross.get_xdata()[0] for cross in crosses] == [pytest.approx(RATE[79])]
+        np.testing.assert_allclose(line.get_ydata(), mean, rtol=1e-6)
+    (cross,) = (line for line in ax.lines if line.get_marker() == "x")
+    assert cross.get_xdata()[0] == pytest.approx(RATE[79])
+    assert cross.get_ydata()[0] == pytest.approx(smooth[1, 2, 79])
     low, high = ax.get_ylim()
     assert low < 0.5 < 2.3 < high < 4
+
+
+@pytest.mark.parametrize(
+    ("diverged_at", "in_the_mean", "end"),
+    [
+        ([100, 100, 8, 100], [0, 1, 3], 100),
+        ([100, 70, 60, 8], [0, 1], 70),
+        ([60, 70], [1], 70),
+        ([60], [0], 60),
+    ],
+)
+def test_a_line_is_the_mean_of_the_seeds_that_last_longest(diverged_at, in_the_mean, end):
+    loss = np.stack([BASE + k for k in range(len(diverged_at))])
+    loss[np.arange(100) >= np.array(diverged_at)[:, None]] = np.nan
+    data = make_curves(RATE, loss)
+    ax = lrjax.plot_curves(data, smooth=1e-3)
+    expected = np.where(np.arange(100) < end, BASE + np.mean(in_the_mean), np.nan)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), expected, rtol=1e-5)
+    crosses = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "x"]
+    np.testing.assert_allclose(crosses, [RATE[d - 1] for d in diverged_at if d < 100], rtol=1e-5)
 
 
 def test_the_suggestion_is_marked():
@@ -216,6 +238,30 @@ def test_one_lane_alone_has_no_legend():
     ax = lrjax.plot_curves(curves().select(weight_decay=0, seed=1))
     assert ax.get_legend() is None
     assert len(ax.lines) == 1
+
+
+def test_a_suggestion_shows_bounds_rates_and_every_seed():
+    suggestion = lrjax.suggest(curves())
+    ax = lrjax.plot_suggestion(suggestion)
+    agreed = suggestion.consensus
+    circles = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(circles, agreed.learning_rate)
+    ticks = [line.get_xdata() for line in ax.lines if line.get_marker() == "|"]
+    np.testing.assert_allclose(ticks, suggestion.learning_rate)
+    bars = [line.get_xdata() for line in ax.lines if line.get_marker() == "None"]
+    bounds = np.stack([agreed.min_learning_rate, agreed.max_learning_rate], -1)
+    np.testing.assert_allclose(bars, bounds)
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        *("weight decay 0", "weight decay 0.001")
+    ]
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "learning rate")
+
+
+def test_a_suggestion_without_a_rate_shows_the_reason():
+    flat = make_curves(RATE, np.ones((2, 100)))
+    ax = lrjax.plot_suggestion(lrjax.suggest(flat))
+    assert [text.get_text() for text in ax.texts] == ["not learning"]
+    ax.figure.canvas.draw()
 
 
 def test_a_schedule_with_its_momentum():

@@ -34,8 +34,9 @@ def plot_curves(
 ) -> Any:
     """Draw a quantity over the learning rate, or over the updates where it does not rise.
 
-    One line per lane, the mean over seeds, with a band of one standard deviation; training
-    losses are smoothed without a lag. A line ends with a cross where its first seed diverged.
+    One line per lane, with a band of one standard deviation: the mean over the seeds that last
+    longest, half of them or more, to where the first of these diverges. A cross marks where a
+    seed diverged. Training losses are smoothed without a lag.
     Of several quantities, all but the first have points on their lines.
 
     Args:
@@ -82,7 +83,7 @@ def plot_curves(
             height, color = _height(rates[index], first), style["color"]
             ax.plot(rates[index], height, marker, color=color, mec="white", ms=size, zorder=5)
 
-    rising = _rises(curves)
+    rising = rises(curves)
     ax.set_xscale("log" if rising and _is_geometric(curves.learning_rate) else "linear")
     ax.set_xlabel("learning rate (per update)" if rising else "updates")
     ax.set_ylabel(" and ".join(title(name) for name in names))
@@ -92,12 +93,15 @@ def plot_curves(
     return ax
 
 
-def panels(curves: Curves, suggestion: Suggestion | None = None) -> Any:
-    """A figure of everything that was measured, training beside held-out, with one legend."""
-    known = quantities(curves)
-    metrics = dict.fromkeys([*curves.metrics, *curves.eval_metrics])
-    pairs = [(name, f"eval_{name}") for name in ("loss", *metrics)]
-    names = [name for pair in pairs for name in pair if name in known]
+def panels(
+    curves: Curves, suggestion: Suggestion | None = None, names: Sequence[str] | None = None
+) -> Any:
+    """A figure of several quantities, or all: training beside held-out, with one legend."""
+    if names is None:
+        known = quantities(curves)
+        metrics = dict.fromkeys([*curves.metrics, *curves.eval_metrics])
+        pairs = [(name, f"eval_{name}") for name in ("loss", *metrics)]
+        names = [name for pair in pairs for name in pair if name in known]
     columns = min(len(names), 2)
     rows = -(-len(names) // columns)
     figure = blank_figure(5.2 * columns + 0.4, 3.6 * rows + 0.3)
@@ -133,12 +137,14 @@ class Lines(NamedTuple):
         mean: f32[*axes, points].
         deviation: likewise.
         sound: where the loss was no higher than at the start, bool[*axes, points].
+        seeds: every seed for itself, f32[*axes, seeds, points].
     """
 
     x: np.ndarray
     mean: np.ndarray
     deviation: np.ndarray
     sound: np.ndarray
+    seeds: np.ndarray
 
     def lane(self, index: tuple[int, ...]) -> Lines:
         """Those of one lane."""
@@ -150,19 +156,31 @@ def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
     evaluated = name.startswith("eval_")
     smoothed = curves.smooth(smooth)
     values = quantities(smoothed)[name]
-    x = curves.learning_rate if _rises(curves) else 1 + np.arange(curves.steps)
+    x = curves.learning_rate if rises(curves) else 1 + np.arange(curves.steps)
     x = x[..., curves.eval_steps - 1] if evaluated else x
     losses = smoothed.eval_loss if evaluated else smoothed.loss
     first = losses[..., : max(losses.shape[-1] // 5, 1)]
     sound = losses <= np.fmax.reduce(first, axis=None)
     if "seed" not in curves.axes:
-        return Lines(x, values, np.zeros_like(values), sound)
+        return Lines(x, values, np.zeros_like(values), sound, values[..., None, :])
     seed = list(curves.axes).index("seed")
-    # A mean that ends where the first seed diverges: one of the survivors would jump.
-    return Lines(x, values.mean(seed), values.std(seed), sound.all(seed))
+    seeds = np.moveaxis(values, seed, -2)
+    sound = np.moveaxis(sound, seed, -2)
+    lasting = _lasting(np.moveaxis(curves.diverged_at, seed, -1))[..., None]
+    mean = np.mean(seeds, -2, where=lasting)
+    return Lines(x, mean, np.std(seeds, -2, where=lasting), (sound | ~lasting).all(-2), seeds)
 
 
-def _rises(curves: Curves) -> bool:
+def _lasting(diverged_at: np.ndarray) -> np.ndarray:
+    """Which seeds are in the mean: the half, or more, that last longest.
+
+    One that diverges early would end the line of all; a mean of what survives would jump.
+    """
+    ordered = np.sort(diverged_at, axis=-1)
+    return diverged_at >= ordered[..., ordered.shape[-1] // 2, None]
+
+
+def rises(curves: Curves) -> bool:
     """Whether the learning rate rises throughout, as in a range test."""
     return curves.learning_rate.ndim == 1 and bool(np.all(np.diff(curves.learning_rate) > 0))
 
@@ -173,14 +191,16 @@ def _is_geometric(rates: np.ndarray) -> bool:
 
 
 def _draw_lane(ax: Any, line: Lines, **style: Any) -> None:
-    x, mean, deviation, _ = line
-    ax.plot(x, mean, **style)
+    ax.plot(line.x, line.mean, **style)
     color = style["color"]
-    if deviation.any():
-        ax.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.12, lw=0)
-    finite = np.flatnonzero(np.isfinite(mean))
-    if len(finite) > 0 and finite[-1] < len(mean) - 1:
-        ax.plot(x[finite[-1]], mean[finite[-1]], "x", color=color, ms=8, mew=2, zorder=4)
+    if line.deviation.any():
+        low, high = line.mean - line.deviation, line.mean + line.deviation
+        ax.fill_between(line.x, low, high, color=color, alpha=0.12, lw=0)
+    for values in line.seeds:
+        finite = np.flatnonzero(np.isfinite(values))
+        end = finite[-1] if len(finite) else len(values)
+        if end < len(values) - 1:
+            ax.plot(line.x[end], values[end], "x", color=color, ms=6, mew=1.6, zorder=4)
 
 
 MARKERS = (

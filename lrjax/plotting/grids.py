@@ -13,7 +13,11 @@ from lrjax.suggestions import Suggestion, suggest
 
 __all__ = ["plot_grid"]
 
-GRID_QUANTITIES = ("loss", "eval_loss", "max_learning_rate")
+TITLES = {
+    "loss": "lowest training loss",
+    "eval_loss": "lowest held-out loss",
+    "max_learning_rate": "largest usable learning rate",
+}
 
 
 def plot_grid(
@@ -91,16 +95,9 @@ def plot_grid(
     return ax
 
 
-TITLES = {
-    "loss": "lowest training loss",
-    "eval_loss": "lowest held-out loss",
-    "max_learning_rate": "largest usable learning rate",
-}
-
-
 def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = None) -> np.ndarray:
     """One number per lane, over its seeds; NaN where there is none, f64[*axes without seed]."""
-    _checks.one_of("quantity", quantity, GRID_QUANTITIES)
+    _checks.one_of("quantity", quantity, tuple(TITLES))
     if quantity == "max_learning_rate":
         return (suggestion or suggest(curves)).consensus.max_learning_rate
     if quantity == "eval_loss" and not len(curves.eval_steps):
@@ -108,6 +105,11 @@ def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = N
     losses = curves.eval_loss if quantity == "eval_loss" else curves.smooth().loss
     lowest = np.fmin.reduce(losses, axis=-1).astype(np.float64)
     return lowest.mean(list(curves.axes).index("seed")) if "seed" in curves.axes else lowest
+
+
+def grid_quantities(curves: Curves) -> list[str]:
+    """What there is a number of."""
+    return [name for name in TITLES if name != "eval_loss" or len(curves.eval_steps)]
 
 
 def _cell(ax: Any, index: Any, **style: Any) -> None:

@@ -96,6 +96,12 @@ class Suggestion:
             lines.append(f"  {where}{': ' if where else ''}{agreed._describe(index)}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """A notebook's view: a table of the lanes and a picture."""
+        from lrjax._report import suggestion_html
+
+        return suggestion_html(self)
+
     def _describe(self, index) -> str:
         if self.reason[index]:
             end = self.extend[index]

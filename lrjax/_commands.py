@@ -1,0 +1,221 @@
+"""What the `lrjax` command does, once its arguments are known."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lrjax import _checks, _demo, _report, _tables
+from lrjax._problems import load_problem
+from lrjax._schedule_arguments import add_parameters, schedule_factory
+from lrjax.cli import Parser, add_json, add_picture
+from lrjax.curves import Curves
+from lrjax.plotting import plot_grid, plot_schedule
+from lrjax.plotting.curves import panels, rises
+from lrjax.plotting.grids import grid_quantities
+from lrjax.plotting.style import blank_figure
+from lrjax.suggestions import Suggestion, suggest
+from lrjax.suggestions.methods import METHODS
+from lrjax.sweeps import range_test
+
+ARGUMENTS = ("start", "end", "steps", "ramp", "seeds", "accumulate")
+OPTIONAL = ("batch_size", "eval_every", "lane_batch", "checkpoint_dir")
+
+
+def run_range_test(options: argparse.Namespace) -> int:
+    """`lrjax range-test`."""
+    _use_cache(options)
+    arguments, method = _arguments(options), _method(options)
+    for folder in (options.out, (options.report or options.out).parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):  # what the task prints is no result
+        problem = load_problem(options.task)
+        curves = range_test(
+            problem.task,
+            problem.batches,
+            problem.optimizer,
+            eval_batches=problem.eval_batches,
+            progress=_has_terminal(),
+            **arguments,
+        )
+    files = [options.out / "curves.npz"]
+    curves.save(files[0])  # before anything else, for they may have taken long
+    suggestion = suggest(curves, **method)
+    told = {"task": options.task, **arguments, **method}
+    if importlib.util.find_spec("matplotlib"):
+        files.append(options.out / "curves.png")
+        panels(curves, suggestion).savefig(files[-1], dpi=150)
+    if options.report:
+        files.append(options.report)
+        page = _report.report_html(curves, suggestion, told)
+        options.report.write_text(page, encoding="utf-8")
+    files.append(options.out / "result.json")
+    result = {
+        "arguments": told,
+        "steps_done": int(curves.steps_done),
+        **_result(curves, suggestion),
+        "environment": _report.environment(),
+        "files": files,
+    }
+    files[-1].write_text(_json(result), encoding="utf-8")
+    if options.json:
+        print(_json(result))
+    else:
+        print(curves)
+        _print_rates(curves, suggestion)
+        print("Wrote " + ", ".join(map(str, files)))
+    return 0 if curves.steps_done == curves.steps else 130
+
+
+def run_suggest(options: argparse.Namespace) -> int:
+    """`lrjax suggest`."""
+    curves = _load(options.curves)
+    suggestion = suggest(curves, **_method(options))
+    if options.json:
+        print(_json(_result(curves, suggestion)))
+    else:
+        _print_rates(curves, suggestion)
+    return 0
+
+
+def run_plot(options: argparse.Namespace) -> int:
+    """`lrjax plot`."""
+    curves = _load(options.curves)
+    suggestion = suggest(curves, **_method(options)) if rises(curves) else None
+    if options.grid:
+        names = options.quantity or grid_quantities(curves)
+        figure = blank_figure(4.4 * len(names), 3.6)
+        for name, ax in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
+            plot_grid(curves, name, suggestion=suggestion, ax=ax)
+    else:
+        figure = panels(curves, suggestion, options.quantity)
+    _write(figure, options.out or options.curves.with_suffix(".png"))
+    return 0
+
+
+def run_plot_schedule(options: argparse.Namespace) -> int:
+    """`lrjax plot-schedule`."""
+    factory = schedule_factory(options.schedule)
+    prog = f"{options.prog} {options.schedule}"
+    parser = Parser(prog=prog, description=(factory.__doc__ or "").splitlines()[0])
+    names = add_parameters(parser, factory)
+    if "steps" not in names:
+        told = "default: total steps" if "total_steps" in names else "needed"
+        parser.add_argument("--steps", type=int, help=f"updates to draw ({told})")
+    add_picture(parser, f"{options.schedule}.png")
+    add_json(parser)
+    given = parser.parse_args(options.parameters)
+    parameters = {name: getattr(given, name) for name in names}
+    steps = parameters.get("total_steps") if given.steps is None else given.steps
+    if steps is None:
+        raise ValueError("--steps must say how many updates to draw.")
+    schedule = factory(**parameters)
+    if given.json:
+        values = np.asarray(schedule(np.arange(steps))).tolist()
+        print(_json({"schedule": options.schedule, "parameters": parameters, "values": values}))
+        return 0
+    figure = blank_figure(6.0, 4.0)
+    plot_schedule(schedule, steps, ax=figure.subplots())
+    _write(figure, given.out or Path(f"{options.schedule}.png"))
+    return 0
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """`lrjax demo`."""
+    _use_cache(options)
+    say = (lambda *lines: None) if options.json else print
+    report = _demo.run(options.out, progress=_has_terminal(), say=say)
+    if options.json:
+        print(_json(report))
+    return 0
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of `range_test`, where they were given."""
+    arguments = {name: getattr(options, name) for name in ARGUMENTS}
+    optional = {name: getattr(options, name) for name in OPTIONAL}
+    arguments |= {name: value for name, value in optional.items() if value is not None}
+    if options.falling_momentum:
+        arguments["momentum"] = tuple(options.falling_momentum)
+    lanes = {"weight_decay": options.weight_decay, "momentum": options.momentum}
+    lanes |= {name: _numbers(name, texts) for name, *texts in options.lanes}
+    lanes = {name: values for name, values in lanes.items() if values is not None}
+    return {**arguments, "lanes": lanes} if lanes else arguments
+
+
+def _numbers(name: str, texts: list[str]) -> list[float]:
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"--lanes {name} must be numbers, got {' '.join(texts)}.") from None
+
+
+def _method(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `suggest`, checked before a test that may take long."""
+    method = {"method": _checks.one_of("method", options.method, tuple(METHODS))}
+    taken = list(inspect.signature(METHODS[options.method]).parameters)[1:]
+    for text in options.option:
+        name, equals, value = text.partition("=")
+        if not equals or name not in taken:
+            raise ValueError(
+                f"--option must be NAME=VALUE, of {options.method} with one of these names: "
+                f"{', '.join(taken) or 'none'}; got {text!r}."
+            )
+        try:
+            method[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            method[name] = value
+    return method
+
+
+def _load(path: Path) -> Curves:
+    try:
+        return Curves.load(path)
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}.") from None
+    except Exception:  # NumPy and zipfile raise what they like for other files
+        raise ValueError(f"{path} is not a file that Curves.save wrote.") from None
+
+
+def _print_rates(curves: Curves, suggestion: Suggestion) -> None:
+    print(_tables.text_table(_tables.joint_rows(curves, suggestion)))
+    print(_tables.verdict(curves, suggestion))
+
+
+def _result(curves: Curves, suggestion: Suggestion) -> dict[str, Any]:
+    rows = _tables.joint_rows(curves, suggestion)
+    return {"lanes": rows, "chosen": _tables.chosen_row(curves, rows)}
+
+
+def _write(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=150)
+    print(f"Wrote {path}")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_tables.without_nan(value), indent=2, default=str, allow_nan=False)
+
+
+def _has_terminal() -> bool:
+    """Whether a progress bar can be shown, and rich, which draws it, is there."""
+    return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+
+
+def _use_cache(options: argparse.Namespace) -> None:
+    """Keep compiled programs, where the user's own settings do not say otherwise."""
+    if options.no_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "lrjax"))

@@ -1,0 +1,40 @@
+"""Every public name."""
+
+from lrjax import (
+    batches,
+    curves,
+    lanes,
+    plotting,
+    random_search,
+    recipes,
+    schedules,
+    suggestions,
+    sweeps,
+    tasks,
+    transforms,
+)
+from lrjax.batches import *
+from lrjax.curves import *
+from lrjax.lanes import *
+from lrjax.plotting import *
+from lrjax.random_search import *
+from lrjax.recipes import *
+from lrjax.schedules import *
+from lrjax.suggestions import *
+from lrjax.sweeps import *
+from lrjax.tasks import *
+from lrjax.transforms import *
+
+__all__ = [
+    *schedules.__all__,
+    *transforms.__all__,
+    *tasks.__all__,
+    *batches.__all__,
+    *lanes.__all__,
+    *random_search.__all__,
+    *curves.__all__,
+    *sweeps.__all__,
+    *suggestions.__all__,
+    *recipes.__all__,
+    *plotting.__all__,
+]

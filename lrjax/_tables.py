@@ -1,0 +1,157 @@
+"""Curves and suggestions as rows: for a terminal, a page, or a script."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import numpy as np
+
+from lrjax.curves import Curves
+from lrjax.plotting.grids import grid_values
+from lrjax.plotting.style import spoken
+from lrjax.suggestions import Suggestion, rank
+
+Row = dict[str, Any]
+
+
+def curve_rows(curves: Curves) -> list[Row]:
+    """A row per lane: over its seeds, the mean of the lowest losses, and how many diverged."""
+    seed = list(curves.axes).index("seed") if "seed" in curves.axes else None
+    diverged = curves.diverged if seed is None else curves.diverged.sum(seed)
+    columns = {"lowest_loss": grid_values(curves, "loss")}
+    if len(curves.eval_steps):
+        columns["lowest_eval_loss"] = grid_values(curves, "eval_loss")
+    seeds = 1 if seed is None else curves.diverged.shape[seed]
+    return [
+        coordinates
+        | {name: _rounded(column[index]) for name, column in curves.lanes.items()}
+        | {name: _rounded(values[index]) for name, values in columns.items()}
+        | {"diverged": int(diverged[index]), "seeds": seeds}
+        for index, coordinates in _lanes(curves.axes)
+    ]
+
+
+def suggestion_rows(suggestion: Suggestion) -> list[Row]:
+    """A row per lane: what its seeds agree on."""
+    agreed = suggestion.consensus
+    return [
+        coordinates
+        | {
+            "learning_rate": _rounded(agreed.learning_rate[index]),
+            "min_learning_rate": _rounded(agreed.min_learning_rate[index]),
+            "max_learning_rate": _rounded(agreed.max_learning_rate[index]),
+            "spread_decades": _rounded(agreed.spread[index]),
+            "reason": str(agreed.reason[index]),
+            "extend": str(agreed.extend[index]),
+        }
+        for index, coordinates in _lanes(suggestion.axes)
+    ]
+
+
+def seed_rows(suggestion: Suggestion) -> list[Row]:
+    """A row per lane: what each of its seeds says, a rate or a reason."""
+    if "seed" not in suggestion.axes:
+        return []
+    seed = list(suggestion.axes).index("seed")
+    rates, reasons = (
+        np.moveaxis(array, seed, -1) for array in (suggestion.learning_rate, suggestion.reason)
+    )
+    return [
+        coordinates
+        | {
+            f"seed {name}": spoken(str(reason)) or _rounded(rate)
+            for name, rate, reason in zip(
+                suggestion.axes["seed"], rates[index], reasons[index], strict=True
+            )
+        }
+        for index, coordinates in _lanes(suggestion.axes)
+    ]
+
+
+def joint_rows(curves: Curves, suggestion: Suggestion) -> list[Row]:
+    """A row per lane: what is suggested for it, and how far it came."""
+    pairs = zip(suggestion_rows(suggestion), curve_rows(curves), strict=True)
+    return [suggested | reached for suggested, reached in pairs]
+
+
+def chosen_row(curves: Curves, rows: list[Row]) -> Row | None:
+    """The row of the lane to take, and whether it is better beyond the noise; None for none."""
+    if len(rows) == 1:
+        chosen, significant = rows[0], True
+    else:
+        ranking = rank(curves)
+        best = {name: _rounded(value) for name, value in ranking.best.items()}
+        chosen = next(row for row in rows if row.items() >= best.items())
+        significant = ranking.significant
+    named = np.isfinite(chosen["learning_rate"])
+    return chosen | {"significant": significant} if named else None
+
+
+def verdict(curves: Curves, suggestion: Suggestion) -> str:
+    """A sentence for people: the rate of the lane to take, and how sure the choice is."""
+    chosen = chosen_row(curves, joint_rows(curves, suggestion))
+    if chosen is None:
+        return "No learning rate can be named."
+    lane = {name: chosen[name] for name in curves.axes if name != "seed"}
+    text = f"Learning rate {chosen['learning_rate']:.3g}"
+    text += "".join(f", {spoken(name)} {value:g}" for name, value in lane.items())
+    doubt = "" if chosen["significant"] else " (the seeds cannot tell it from other lanes)"
+    return text + doubt
+
+
+def text_table(rows: list[Row]) -> str:
+    """For a terminal, without the columns that are empty."""
+    cells = _cells(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in cells)
+
+
+def html_table(rows: list[Row]) -> str:
+    """For a page, without the columns that are empty."""
+    header, *body = ([html.escape(cell) for cell in row] for row in _cells(rows))
+    lines = ["<table>", "<thead><tr>" + "".join(f"<th>{c}</th>" for c in header) + "</tr></thead>"]
+    lines += ["<tbody>"]
+    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
+    return "\n".join([*lines, "</tbody>", "</table>"])
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _lanes(axes: dict[str, np.ndarray]) -> list[tuple[tuple[int, ...], Row]]:
+    """The index and the coordinates of every lane, whatever its seed."""
+    axes = {name: values for name, values in axes.items() if name != "seed"}
+    return [
+        (
+            index,
+            {
+                name: _rounded(values[k])
+                for (name, values), k in zip(axes.items(), index, strict=True)
+            },
+        )
+        for index in np.ndindex(*map(len, axes.values()))
+    ]
+
+
+def _rounded(value: Any) -> float:
+    """As many digits as float32 has, so that 1e-4 is printed as it was written."""
+    return float(f"{value:.6g}")
+
+
+def _cells(rows: list[Row]) -> list[list[str]]:
+    columns = {name: [_text(row[name]) for row in rows] for name in rows[0]}
+    shown = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
+    return [[spoken(name) for name in shown], *map(list, zip(*shown.values(), strict=True))]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if np.isfinite(value) else "-"
+    return str(value) or "-"
