@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import dataclasses
 import importlib.util
 import inspect
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,16 @@ from lrjax.curves import Curves
 from lrjax.plotting import plot_grid, plot_schedule
 from lrjax.plotting.curves import panels, rises
 from lrjax.plotting.grids import grid_quantities
+from lrjax.plotting.recipes import recipe_page
 from lrjax.plotting.style import blank_figure
+from lrjax.recipes import smith_recipe
 from lrjax.suggestions import Suggestion, suggest
 from lrjax.suggestions.methods import METHODS
 from lrjax.sweeps import range_test
 
-ARGUMENTS = ("start", "end", "steps", "ramp", "seeds", "accumulate")
-OPTIONAL = ("batch_size", "eval_every", "lane_batch", "checkpoint_dir")
+RUNNING = ("batch_size", "eval_every", "accumulate", "lane_batch", "checkpoint_dir")
+RANGE_TEST = ("start", "end", "steps", "ramp", "seeds", *RUNNING)
+RECIPE = ("total_steps", "start", "end", "test_steps", "seeds", *RUNNING)
 
 
 def run_range_test(options: argparse.Namespace) -> int:
@@ -76,6 +81,38 @@ def run_range_test(options: argparse.Namespace) -> int:
         _print_rates(curves, suggestion)
         print("Wrote " + ", ".join(map(str, files)))
     return 0 if curves.steps_done == curves.steps else 130
+
+
+def run_recipe(options: argparse.Namespace) -> int:
+    """`lrjax recipe`."""
+    _use_cache(options)
+    arguments = _given(options, RECIPE)
+    lanes = {"weight_decays": options.weight_decay, "momentums": options.momentum}
+    arguments |= {name: values for name, values in lanes.items() if values is not None}
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        problem = load_problem(options.task)
+        recipe = smith_recipe(
+            problem.task,
+            problem.batches,
+            problem.eval_batches,
+            optimizer=problem.optimizer,
+            progress=_has_terminal(),
+            **arguments,
+        )
+    files = [options.out / "recipe.json"]
+    files[0].write_text(recipe.to_json() + "\n", encoding="utf-8")
+    if importlib.util.find_spec("matplotlib"):
+        files.append(options.out / "recipe.png")
+        recipe_page(recipe).savefig(files[-1], dpi=150)
+    if options.json:
+        told = {entry.name: getattr(recipe, entry.name) for entry in dataclasses.fields(recipe)}
+        left_out = {name: told.pop(name) for name in ("evidence", "factory")}
+        print(_json({**told, "stages": list(left_out["evidence"]), "files": files}))
+    else:
+        print(recipe.describe())
+        print("Wrote " + ", ".join(map(str, files)))
+    return 0
 
 
 def run_suggest(options: argparse.Namespace) -> int:
@@ -143,15 +180,19 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Those of `range_test`, where they were given."""
-    arguments = {name: getattr(options, name) for name in ARGUMENTS}
-    optional = {name: getattr(options, name) for name in OPTIONAL}
-    arguments |= {name: value for name, value in optional.items() if value is not None}
+    arguments = _given(options, RANGE_TEST)
     if options.falling_momentum:
         arguments["momentum"] = tuple(options.falling_momentum)
     lanes = {"weight_decay": options.weight_decay, "momentum": options.momentum}
     lanes |= {name: _numbers(name, texts) for name, *texts in options.lanes}
     lanes = {name: values for name, values in lanes.items() if values is not None}
     return {**arguments, "lanes": lanes} if lanes else arguments
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those that have a value; the library knows what to do without."""
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _numbers(name: str, texts: list[str]) -> list[float]:

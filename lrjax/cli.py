@@ -13,6 +13,8 @@ METHODS = (
     "robust, smith, valley, steep, minimum, slide, lightning, torch_lr_finder, ignite or surmenok"
 )
 
+VALUES: dict[str, Any] = {"type": float, "nargs": "+", "metavar": "VALUE"}
+
 TASK_HELP = """\
 TASK is MODULE:NAME, looked up in the current folder first. NAME (default: task) is an
 lrjax.Task, and the module holds next to it
@@ -70,6 +72,7 @@ def build_parser() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_range_test(commands)
+    _add_recipe(commands)
     _add_suggest(commands)
     _add_plot(commands)
     _add_plot_schedule(commands)
@@ -99,9 +102,8 @@ def _add_range_test(commands: Any) -> None:
     )
     command.add_argument("task", metavar="TASK", help="what to train, as MODULE:NAME")
     lanes = command.add_argument_group("lanes", "every combination is trained at every seed")
-    values: dict[str, Any] = {"type": float, "nargs": "+", "metavar": "VALUE"}
-    lanes.add_argument("--weight-decay", **values, help="one lane per weight decay")
-    lanes.add_argument("--momentum", **values, help="one lane per momentum")
+    lanes.add_argument("--weight-decay", **VALUES, help="one lane per weight decay")
+    lanes.add_argument("--momentum", **VALUES, help="one lane per momentum")
     lanes.add_argument(
         "--lanes",
         nargs="+",
@@ -129,26 +131,7 @@ def _add_range_test(commands: Any) -> None:
         metavar=("HIGH", "LOW"),
         help="lower the momentum, or Adam's b1, as the rate rises",
     )
-    test.add_argument(
-        "--batch-size", type=int, help="of data given as arrays (default: 64)", metavar="SIZE"
-    )
-    test.add_argument("--eval-every", type=int, metavar="STEPS", help="updates between evaluations")
-    test.add_argument(
-        "--accumulate",
-        type=int,
-        default=1,
-        metavar="BATCHES",
-        help="batches per update (default: 1)",
-    )
-    test.add_argument(
-        "--lane-batch",
-        type=int,
-        metavar="LANES",
-        help="lanes that run at once (default: what fits)",
-    )
-    test.add_argument(
-        "--checkpoint-dir", type=Path, metavar="DIR", help="where to save and resume a long test"
-    )
+    _add_running(test)
 
     output = command.add_argument_group("output")
     _add_method(output)
@@ -164,6 +147,44 @@ def _add_range_test(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="write a page to read in a browser, such as report.html",
+    )
+    add_json(output)
+    _add_cache(output)
+
+
+def _add_recipe(commands: Any) -> None:
+    command = _command(
+        commands,
+        "recipe",
+        "go through Smith's protocol, from range tests to the plan of a 1cycle run",
+        epilog=TASK_HELP,
+    )
+    command.add_argument("task", metavar="TASK", help="what to train, as MODULE:NAME")
+    stages = command.add_argument_group("stages")
+    stages.add_argument(
+        "--total-steps", type=int, required=True, metavar="STEPS", help="updates of the run to plan"
+    )
+    stages.add_argument(
+        "--weight-decay", **VALUES, help="weight decays to try (default: 0 1e-5 1e-4 1e-3)"
+    )
+    stages.add_argument("--momentum", **VALUES, help="momenta to try (default: 0.9 0.95 0.97 0.99)")
+    stages.add_argument("--seeds", type=int, default=2, help="seeds of every lane (default: 2)")
+    stages.add_argument("--start", type=float, default=1e-6, help="first rate (default: 1e-6)")
+    stages.add_argument("--end", type=float, default=10.0, help="last rate (default: 10)")
+    stages.add_argument(
+        "--test-steps",
+        type=int,
+        metavar="STEPS",
+        help="updates of every test (default: a quarter of the run, but 100 to 1000)",
+    )
+    _add_running(stages)
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        type=Path,
+        default=Path("lrjax-recipe"),
+        metavar="DIR",
+        help="folder for recipe.json and recipe.png (default: %(default)s)",
     )
     add_json(output)
     _add_cache(output)
@@ -230,6 +251,31 @@ def _add_demo(commands: Any) -> None:
     )
     add_json(command)
     _add_cache(command)
+
+
+def _add_running(command: Any) -> None:
+    command.add_argument(
+        "--batch-size", type=int, help="of data given as arrays (default: 64)", metavar="SIZE"
+    )
+    command.add_argument(
+        "--eval-every", type=int, metavar="STEPS", help="updates between evaluations"
+    )
+    command.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="BATCHES",
+        help="batches per update (default: 1)",
+    )
+    command.add_argument(
+        "--lane-batch",
+        type=int,
+        metavar="LANES",
+        help="lanes that run at once (default: what fits)",
+    )
+    command.add_argument(
+        "--checkpoint-dir", type=Path, metavar="DIR", help="where to save and resume a long test"
+    )
 
 
 def _add_curves(command: Any) -> None:

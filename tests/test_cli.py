@@ -49,6 +49,10 @@ TASK_FILE = """
         return {"task": task, "batches": batches, "optimiser": lrjax.sgd}
 
 
+    def unjudged():
+        return {"task": task, "batches": batches}
+
+
     def broken():
         task = lrjax.task(lambda params, batch: params + nonsense, jnp.zeros(()))
         return {"task": task, "batches": x}
@@ -173,6 +177,57 @@ def test_what_a_name_stands_for(here, name, optimizer, evaluated):
     assert float(problem.task.init(jax.random.key(0))[0][0]) == start
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_recipe_is_what_the_library_makes_of_the_same_task(here, monkeypatch, capsys, arguments):
+    asked = {}
+    tested = curves_file(here, eval_steps=np.int32([50, 100]), eval_loss=np.ones((2, 2)))
+    recipe = lrjax.Recipe(
+        max_learning_rate=0.2,
+        min_learning_rate=0.02,
+        weight_decay=1e-3,
+        momentum=0.9,
+        min_momentum=0.85,
+        total_steps=200,
+        account=("Once.",),
+        evidence={"range_test": tested},
+    )
+    monkeypatch.setattr(
+        "lrjax._commands.smith_recipe", lambda *data, **given: asked.update(given) or recipe
+    )
+    line = "recipe lines:task --total-steps 200 --weight-decay 0 1e-3 --seeds 3 --out out"
+    assert cli.main([*line.split(), *arguments]) == 0
+    asked = {name: value for name, value in asked.items() if name not in ("progress", "optimizer")}
+    assert asked == {
+        "total_steps": 200,
+        "weight_decays": [0.0, 1e-3],
+        "seeds": 3,
+        "start": 1e-6,
+        "end": 10.0,
+        "accumulate": 1,
+    }
+    assert (here / "out/recipe.png").read_bytes().startswith(b"\x89PNG")
+    assert lrjax.Recipe.from_json((here / "out/recipe.json").read_text()).momentum == 0.9
+    printed = capsys.readouterr().out
+    if arguments:
+        result = json.loads(printed)
+        assert result["max_learning_rate"] == 0.2
+        assert result["stages"] == ["range_test"]
+    else:
+        assert printed.startswith(recipe.describe())
+
+
+def test_a_whole_recipe_runs(here, capsys):
+    line = (
+        "recipe lines --total-steps 60 --test-steps 40 --weight-decay 1e-3 --momentum 0.9 "
+        "--seeds 1 --start 1e-4 --json"
+    )
+    assert cli.main(line.split()) == 0
+    result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert result["total_steps"] == 60
+    assert result["max_learning_rate"] > 0
+    assert result["stages"][-1] == "cycles"
+
+
 # Curves that were saved.
 
 
@@ -271,7 +326,9 @@ def test_help_comes_without_loading_jax():
     assert "'numpy'" not in loaded
 
 
-@pytest.mark.parametrize("command", ["range-test", "suggest", "plot", "plot-schedule", "demo"])
+@pytest.mark.parametrize(
+    "command", ["range-test", "recipe", "suggest", "plot", "plot-schedule", "demo"]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
@@ -297,7 +354,7 @@ def test_help_names_every_method():
         ("range-test lines:x", "Task"),
         ("range-test lines:incomplete", "batches"),
         ("range-test lines:unknown", "optimiser"),
-        ("range-test lines:broken", "lines.py, line 37"),
+        ("range-test lines:broken", "lines.py, line 41"),
         ("range-test failing", "failing.py, line 3"),
         ("range-test importing", "no_such_module"),
         ("range-test lines --weight-decay much", "much"),
@@ -308,6 +365,8 @@ def test_help_names_every_method():
         ("range-test lines --start 1 --end 0.1", "start"),
         ("range-test lines --batch-size 100", "batch_size"),
         ("range-test lines --option width", "NAME=VALUE"),
+        ("recipe lines", "--total-steps"),
+        ("recipe lines:unjudged --total-steps 100", "eval_batches"),
         ("suggest nowhere.npz", "nowhere.npz"),
         ("suggest lines.py", "lines.py"),
         ("suggest curves.npz --method nonsense", "robust"),

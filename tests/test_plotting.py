@@ -264,6 +264,79 @@ def test_a_suggestion_without_a_rate_shows_the_reason():
     ax.figure.canvas.draw()
 
 
+def recipe(**fields):
+    """A recipe of a range test and of short runs at two peaks and three momenta."""
+    decays = {"weight_decay": np.float32([0, 1e-3]), "seed": np.arange(2)}
+    test = lrjax.Curves(
+        learning_rate=np.float32(RATE),
+        loss=BASE + np.zeros((2, 2, 1)),
+        axes=decays,
+        eval_steps=np.arange(5, 101, 5),
+        eval_loss=BASE[4::5] + np.zeros((2, 2, 1)),
+    )
+    last = np.arange(12.0).reshape(2, 3, 2, 1)
+    runs = {"max_learning_rate": np.float32([0.1, 0.2]), "momentum": np.float32([0.9, 0.95, 0.99])}
+    cycles = lrjax.Curves(
+        learning_rate=np.full((2, 3, 2, 100), np.nan, np.float32),
+        loss=last + np.ones(100),
+        axes={**runs, "seed": np.arange(2)},
+        eval_steps=np.int32([50, 100]),
+        eval_loss=last + np.ones(2),
+    )
+    given = {
+        "max_learning_rate": 0.2,
+        "min_learning_rate": 0.02,
+        "weight_decay": 1e-3,
+        "momentum": 0.95,
+        "min_momentum": 0.85,
+        "total_steps": 200,
+        "evidence": {"range_test": test, "cycles": cycles},
+    }
+    return lrjax.Recipe(**given | fields)
+
+
+def test_a_recipe_shows_its_stages_and_its_plan():
+    test, cycles, plan = lrjax.plot_recipe(recipe())
+    assert test.get_title() == "range test"
+    assert test.get_ylabel() == "held-out loss"
+    assert "o" in {line.get_marker() for line in test.lines}
+    assert cycles.get_title() == "cycles: last held-out loss"
+    expected = recipe().evidence["cycles"].eval_loss[..., -1].mean(-1)
+    np.testing.assert_allclose(cycles.images[0].get_array(), expected)
+    (taken,) = cycles.lines
+    assert (taken.get_xdata(), taken.get_ydata()) == ([1], [1])
+    assert plan.get_title() == "plan: weight decay 0.001"
+    rate = plan.lines[0].get_ydata()
+    momentum = next(ax for ax in plan.figure.axes if ax.get_ylabel() == "momentum")
+    momentum = momentum.lines[0].get_ydata()
+    assert len(rate) == len(momentum) == 200
+    np.testing.assert_allclose([rate[0], rate.max()], [0.02, 0.2], rtol=1e-5)
+    np.testing.assert_allclose([momentum.max(), momentum.min()], [0.95, 0.85], rtol=1e-4)
+    assert rate.argmax() == momentum.argmin()
+
+
+def test_a_recipe_draws_what_its_optimizer_does():
+    plan = lrjax.plot_recipe(recipe())[-1].lines[0].get_ydata()
+    optimizer = recipe().optimizer()
+    params = np.zeros(2, np.float32)
+    state = optimizer.init(params)
+    for rate in plan[:5]:
+        _, state = optimizer.update(params, state, params)
+        assert float(lrjax.get_hyperparams(state)["learning_rate"]) == pytest.approx(rate)
+
+
+def test_a_recipe_without_a_rate_or_a_momentum():
+    nothing = recipe(max_learning_rate=np.nan, momentum=None, reason="not_learning")
+    axes = lrjax.plot_recipe(nothing)
+    assert len(axes) == 2
+    assert not axes[1].lines or len(axes[1].lines[0].get_xdata()) == 0
+    cycles = recipe().evidence["cycles"].select(momentum=0.9)
+    alone = recipe(momentum=None, min_momentum=None, evidence={"cycles": cycles})
+    runs, plan = lrjax.plot_recipe(alone)
+    assert runs.get_ylabel() == "held-out loss"
+    assert not any(ax.get_ylabel() == "momentum" for ax in plan.figure.axes)
+
+
 def test_a_schedule_with_its_momentum():
     rate, momentum = lrjax.onecycle(1.0, 50), lrjax.onecycle_momentum(50)
     ax = lrjax.plot_schedule(rate, 50, momentum=momentum, label="1cycle")
@@ -282,6 +355,7 @@ def test_a_schedule_with_its_momentum():
         (ValueError, "two axes", lambda: lrjax.plot_grid(curves())),
         (ValueError, "quantity", lambda: lrjax.plot_grid(grid(), "accuracy")),
         (ValueError, "evaluations", lambda: lrjax.plot_grid(grid(), "eval_loss")),
+        (ValueError, "axes", lambda: lrjax.plot_recipe(recipe(), axes=[None])),
         (ValueError, "steps", lambda: lrjax.plot_schedule(lrjax.constant(1.0), 0)),
     ],
 )

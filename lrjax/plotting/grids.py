@@ -8,6 +8,7 @@ import numpy as np
 
 from lrjax import _checks
 from lrjax.curves import Curves
+from lrjax.plotting.curves import rises
 from lrjax.plotting.style import given_or_new, spoken
 from lrjax.suggestions import Suggestion, suggest
 
@@ -16,6 +17,8 @@ __all__ = ["plot_grid"]
 TITLES = {
     "loss": "lowest training loss",
     "eval_loss": "lowest held-out loss",
+    "last_loss": "last training loss",
+    "last_eval_loss": "last held-out loss",
     "max_learning_rate": "largest usable learning rate",
 }
 
@@ -35,8 +38,8 @@ def plot_grid(
     Args:
         curves: with two axes of lanes, and perhaps seeds, over which the mean is taken.
         quantity: `"loss"` for the lowest of the training loss, smoothed without a lag;
-            `"eval_loss"` for the lowest held-out loss; `"max_learning_rate"` for the largest
-            usable rate.
+            `"eval_loss"` for the lowest held-out loss; `"last_loss"` and `"last_eval_loss"` for
+            those after the last update; `"max_learning_rate"` for the largest usable rate.
         suggestion: of the same curves, for the largest usable rates; `suggest(curves)` if not
             given.
         ax: matplotlib axes to draw on; new ones if not given.
@@ -100,16 +103,19 @@ def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = N
     _checks.one_of("quantity", quantity, tuple(TITLES))
     if quantity == "max_learning_rate":
         return (suggestion or suggest(curves)).consensus.max_learning_rate
-    if quantity == "eval_loss" and not len(curves.eval_steps):
+    if quantity.endswith("eval_loss") and not len(curves.eval_steps):
         raise ValueError("curves must have evaluations for the held-out loss, got none.")
-    losses = curves.eval_loss if quantity == "eval_loss" else curves.smooth().loss
-    lowest = np.fmin.reduce(losses, axis=-1).astype(np.float64)
-    return lowest.mean(list(curves.axes).index("seed")) if "seed" in curves.axes else lowest
+    losses = curves.eval_loss if quantity.endswith("eval_loss") else curves.smooth().loss
+    last = quantity.startswith("last_")
+    values = (losses[..., -1] if last else np.fmin.reduce(losses, axis=-1)).astype(np.float64)
+    return values.mean(list(curves.axes).index("seed")) if "seed" in curves.axes else values
 
 
 def grid_quantities(curves: Curves) -> list[str]:
-    """What there is a number of."""
-    return [name for name in TITLES if name != "eval_loss" or len(curves.eval_steps)]
+    """What tells most: of range tests the lowest losses and the rates, else the last losses."""
+    names = ["loss", "eval_loss"] if rises(curves) else ["last_loss", "last_eval_loss"]
+    names = names if len(curves.eval_steps) else names[:1]
+    return [*names, "max_learning_rate"] if rises(curves) else names
 
 
 def _cell(ax: Any, index: Any, **style: Any) -> None:
