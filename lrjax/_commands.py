@@ -42,10 +42,10 @@ def run_range_test(options: argparse.Namespace) -> int:
     """`lrjax range-test`."""
     _use_cache(options)
     arguments, method = _arguments(options), _method(options)
-    for folder in (options.out, (options.report or options.out).parent):
-        folder.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):  # what the task prints is no result
         problem = load_problem(options.task)
+        for folder in (options.out, (options.report or options.out).parent):
+            folder.mkdir(parents=True, exist_ok=True)  # before what may take long
         curves = range_test(
             problem.task,
             problem.batches,
@@ -89,9 +89,9 @@ def run_recipe(options: argparse.Namespace) -> int:
     arguments = _given(options, RECIPE)
     lanes = {"weight_decays": options.weight_decay, "momentums": options.momentum}
     arguments |= {name: values for name, values in lanes.items() if values is not None}
-    options.out.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):
         problem = load_problem(options.task)
+        options.out.mkdir(parents=True, exist_ok=True)
         recipe = smith_recipe(
             problem.task,
             problem.batches,
@@ -106,9 +106,9 @@ def run_recipe(options: argparse.Namespace) -> int:
         files.append(options.out / "recipe.png")
         recipe_page(recipe).savefig(files[-1], dpi=150)
     if options.json:
-        told = {entry.name: getattr(recipe, entry.name) for entry in dataclasses.fields(recipe)}
-        left_out = {name: told.pop(name) for name in ("evidence", "factory")}
-        print(_json({**told, "stages": list(left_out["evidence"]), "files": files}))
+        names = [entry.name for entry in dataclasses.fields(recipe)]
+        told = {n: getattr(recipe, n) for n in names if n not in ("evidence", "factory")}
+        print(_json({**told, "stages": list(recipe.evidence), "files": files}))
     else:
         print(recipe.describe())
         print("Wrote " + ", ".join(map(str, files)))

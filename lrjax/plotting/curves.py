@@ -133,7 +133,7 @@ class Lines(NamedTuple):
     """One quantity of all lanes, over their seeds.
 
     Attributes:
-        x: positions, f32[points] or f32[*axes, points].
+        x: positions, f32[points].
         mean: f32[*axes, points].
         deviation: likewise.
         sound: where the loss was no higher than at the start, bool[*axes, points].
