@@ -267,6 +267,15 @@ def test_a_flat_noisy_loss_does_not_diverge():
     assert not curves.diverged.any()
 
 
+def test_few_noisy_losses_do_not_look_like_divergence():
+    def loss(params, model_state, batch, key, train):
+        return 2.3 + 0.05 * jax.random.normal(key) + 0.0 * params, (model_state, {})
+
+    task = lrjax.Task(lambda key: (jnp.zeros(()), {}), loss)
+    curves = lrjax.range_test(task, BATCHES, steps=40, seeds=4000)
+    assert curves.diverged.mean() < 0.0005
+
+
 def test_learning_rate_is_unknown_where_the_optimizer_does_not_tell():
     optimizer = functools.partial(optax.sgd, 0.1)
     curves = lrjax.sweep(TASK, BATCHES, lambda: optimizer(), steps=3)

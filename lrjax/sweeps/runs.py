@@ -204,7 +204,8 @@ def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float |
         # there are enough others.
         settled = step >= SETTLED
         changes = jnp.maximum(jnp.where(settled, step - 1, step), 1).astype(loss.dtype)
-        noise = jnp.where(settled, watch.variation, variation) / changes
+        # Few changes say little of how large they are: as if ten more were known to be larger.
+        noise = jnp.where(settled, watch.variation, variation) / changes * (1 + SETTLED / changes)
         # Of two losses, because one batch may be an odd one.
         rise, drop = (watch.last + loss) / 2 - best, first - best
         diverged |= (step > 0) & (rise > divergence * (drop + noise))
