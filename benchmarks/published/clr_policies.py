@@ -1,0 +1,106 @@
+"""In which order do Smith's policies come at equal updates, on CIFAR-10 with Caffe's network?
+
+    python benchmarks/published/clr_policies.py --data cifar10_10k.npz [--checkpoints DIR]
+        [--updates 25000] [--network quick]
+
+Smith 2015 (arXiv 1506.01186), Table 1: "fixed" (Caffe's own: 0.001, a tenth and a hundredth of
+it at the end), "triangular2" (from 0.001 to 0.006 in half cycles of 4 epochs), "decay" (from
+0.007 to 0.001 in the time of one half cycle, and constant after it) and "exp_range" (the cycles
+shrink by 0.99994 per update). His runs take 25,000 to 70,000 updates, of 50,000 samples, and his
+81.4 % for "fixed" after 70,000 is what Caffe's "full" network comes to, not "quick". Here all
+take the same number of updates; of fewer than 25,000 every policy is squeezed to the same
+fraction of the run as there. Batches of 100, momentum 0.9, weight decay 0.004, Caffe's
+initialization and doubled rates for biases. The policy's number is the lane's hyperparameter.
+
+Not yet run.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from shared import (
+    CaffeCifar,
+    caffe_sgd,
+    classification,
+    folder,
+    load,
+    machine,
+    options,
+    percent,
+    show,
+    stopped_after,
+)
+
+import lrjax
+
+BATCH, WEIGHT_DECAY = 100, 0.004
+LENGTH = 25_000  # updates of Smith's run of triangular2
+PUBLISHED = {
+    "fixed": "81.4 at 70,000",
+    "triangular2": "81.4 at 25,000",
+    "decay": "78.5 at 25,000",
+    "exp_range": "82.2 at 42,000",
+}
+
+
+def policies(updates):
+    half = max(round(2000 * updates / LENGTH), 1)
+    drops = [round(updates * part / 14) for part in (12, 13)]
+    shrink = 0.99994 ** (LENGTH / updates)
+    return {
+        "fixed": lrjax.multistep_decay(0.001, drops),
+        "triangular2": lrjax.triangular2(0.001, 0.006, half),
+        "decay": lrjax.linear_decay(0.007, 2 * half, end_value=0.001),
+        "exp_range": lrjax.exp_range(0.001, 0.006, half, gamma=shrink),
+    }
+
+
+def follow(policy, updates, last_decay):
+    """The optimizer of a lane, whose rate is that of the policy of this number."""
+    schedules = policies(updates).values()
+
+    def rate(count):
+        return jnp.stack([schedule(count) for schedule in schedules])[policy.astype(int)]
+
+    return caffe_sgd(rate, 0.9, weight_decay=WEIGHT_DECAY, last_decay=last_decay)
+
+
+def main(arguments=None):
+    parser = options(__doc__)
+    parser.add_argument("--network", choices=["quick", "full"], default="quick")
+    parser.add_argument("--updates", type=int, default=LENGTH)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--seeds", type=int, default=2)
+    given = parser.parse_args(arguments)
+    train, test = load(given.data)
+    network = CaffeCifar(quick=given.network == "quick")
+    task = classification(network, train[0], scale=1.0, mean=train[0].mean(0))
+    with stopped_after(given.minutes):
+        curves = lrjax.sweep(
+            task,
+            lrjax.array_batches(train, given.batch),
+            functools.partial(
+                follow, updates=given.updates, last_decay=1 if network.quick else 250
+            ),
+            steps=given.updates,
+            lanes={"policy": range(len(PUBLISHED))},
+            seeds=given.seeds,
+            eval_batches=lrjax.array_batches(test, min(500, len(test[0]))),
+            eval_every=max(given.updates // 10, 1),
+            divergence=None,
+            checkpoint_dir=folder(given.checkpoints, f"{given.network}-{given.updates}"),
+        )
+    print(machine())
+    print(f"{given.network}: {len(train[0]):,} samples, {given.seeds} seeds, accuracies in %")
+    accuracy = curves.eval_metrics["accuracy"]
+    halfway = len(curves.eval_steps) // 2
+    head = ["policy", *(f"{steps:,} updates" for steps in curves.eval_steps[[halfway, -1]])]
+    rows = [
+        [name, percent(accuracy[k, :, halfway]), percent(accuracy[k, :, -1]), published]
+        for k, (name, published) in enumerate(PUBLISHED.items())
+    ]
+    show([*head, "Smith's"], *rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Does LeNet on MNIST come to what Smith reports, in 12 epochs of 1cycle and in 85 of "inv"?
+
+    python benchmarks/published/lenet_mnist.py --data mnist.npz [--checkpoints DIR] [--rows 1cycle]
+
+Smith 2018 (arXiv 1803.09820), Table 2, LeNet on MNIST: Caffe's network, initialization (xavier),
+inputs (0 to 1), SGD and doubled rates for biases; batches of 512, weight decay 5e-4; four runs
+each. A "1cycle" of 10 of the 12 epochs takes the rate from 0.01 to 0.1 and to 0 while the
+momentum goes from 0.95 to 0.8 and back; the rest has a rate of 1e-5. "inv" is Caffe's policy of
+this name at momentum 0.9, `0.01 (1 + 1e-4 t)**-0.75`. Ours are four seeds as lanes of one sweep;
+the samples are shuffled anew every epoch, where Caffe reads them in a fixed order. The accuracy
+is that of the last update.
+
+Not yet run.
+"""
+
+import functools
+
+from shared import (
+    LeNet,
+    caffe_sgd,
+    classification,
+    folder,
+    load,
+    machine,
+    options,
+    percent,
+    seconds,
+    show,
+    stopped_after,
+)
+
+import lrjax
+
+BATCH, WEIGHT_DECAY, SEEDS = 512, 5e-4, 4
+
+
+def onecycle(epoch, nesterov):
+    total, cycle = round(12 * epoch), round(10 * epoch)
+    rate = lrjax.smith_onecycle(0.01, 0.1, total, cycle_steps=cycle)
+    momentum = lrjax.smith_onecycle_momentum(0.95, 0.8, total, cycle_steps=cycle)
+    return caffe_sgd(rate, momentum, weight_decay=WEIGHT_DECAY, nesterov=nesterov)
+
+
+def inv(epoch, nesterov):
+    def rate(count):
+        return 0.01 * (1 + 1e-4 * count) ** -0.75
+
+    return caffe_sgd(rate, 0.9, weight_decay=WEIGHT_DECAY, nesterov=nesterov)
+
+
+ROWS = {"1cycle": (onecycle, 12, "99.25 ± 0.03"), "inv": (inv, 85, "99.03 ± 0.04")}
+
+
+def main(arguments=None):
+    parser = options(__doc__)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--nesterov", action="store_true", help="as in Smith's runs on CIFAR")
+    parser.add_argument("--timing-steps", type=int, default=8, help="0 for no timing")
+    given = parser.parse_args(arguments)
+    train, test = load(given.data)
+    task = classification(LeNet(), train[0], scale=1 / 256)
+    batches = lrjax.array_batches(train, given.batch)
+    epoch = len(train[0]) / given.batch
+
+    def run(row, steps, seeds, **more):
+        optimizer = functools.partial(ROWS[row][0], epoch, given.nesterov)
+        return lrjax.sweep(
+            task, batches, optimizer, steps=steps, seeds=seeds, divergence=None, **more
+        )
+
+    print(machine())
+    if given.timing_steps:
+        together, apart = seconds(
+            lambda: run("1cycle", given.timing_steps, SEEDS),
+            lambda: [run("1cycle", given.timing_steps, [seed]) for seed in range(SEEDS)],
+        )
+        print(f"{given.timing_steps} updates of {SEEDS} seeds: {together:.1f} s as lanes,", end="")
+        print(f" {apart:.1f} s one after another, a factor of {apart / together:.2f}")
+
+    rows = [["policy", "epochs", "updates", "ours, %", "Smith's, %", "our seeds, %"]]
+    with stopped_after(given.minutes):
+        for row in given.rows:
+            _, epochs, published = ROWS[row]
+            curves = run(
+                row,
+                round(epochs * epoch),
+                SEEDS,
+                eval_batches=lrjax.array_batches(test, min(1000, len(test[0]))),
+                eval_every=round(epoch),
+                checkpoint_dir=folder(given.checkpoints, row),
+            )
+            done = curves.eval_steps <= curves.steps_done
+            accuracy = curves.eval_metrics["accuracy"][:, done][:, -1]
+            seeds = " ".join(f"{100 * value:.2f}" for value in accuracy)
+            reached = int(curves.steps_done)
+            rows.append(
+                [row, f"{reached / epoch:.0f}", reached, percent(accuracy), published, seeds]
+            )
+    show(*rows)
+
+
+if __name__ == "__main__":
+    main()
