@@ -74,7 +74,7 @@ def main(arguments=None):
     given = parser.parse_args(arguments)
     train, test = load(given.data)
     network = CaffeCifar(quick=given.network == "quick")
-    task = classification(network, train[0], scale=1.0, mean=train[0].mean(0))
+    task = classification(network, train[0], scale=1.0, mean=train[0].mean(0, keepdims=True))
     with stopped_after(given.minutes):
         curves = lrjax.sweep(
             task,

@@ -73,7 +73,11 @@ def main(arguments=None):
             return lrjax.sgd(schedule(updates), 0.9, weight_decay=1e-4)
 
         return lrjax.sweep(
-            flipped(classification(network, train[0], scale=1 / 64, mean=train[0].mean(0))),
+            flipped(
+                classification(
+                    network, train[0], scale=1 / 64, mean=train[0].mean(0, keepdims=True)
+                )
+            ),
             lrjax.array_batches(train, given.batch // given.parts),
             optimizer,
             steps=updates,

@@ -93,13 +93,15 @@ def compare(name, train, test, updates, seeds, checkpoints):
 
 def factor(accuracy, updates, reached):
     """The updates by which others reach an accuracy, over those that were taken for it."""
-    numbers = np.array(list(reached), float)
-    best = np.maximum.accumulate(list(reached.values()))
-    if accuracy <= best[0]:
-        return f"< {numbers[0] / updates:.1f}"
-    if accuracy > best[-1]:
+    numbers, accuracies = np.array([*reached]), np.array([*reached.values()])
+    if accuracy > accuracies.max():
         return f"> {numbers[-1] / updates:.1f}"
-    return f"{np.exp(np.interp(accuracy, best, np.log(numbers))) / updates:.1f}"
+    first = int(np.argmax(accuracies >= accuracy))
+    if first == 0:
+        return f"< {numbers[0] / updates:.1f}"
+    around = slice(first - 1, first + 1)
+    needed = np.exp(np.interp(accuracy, accuracies[around], np.log(numbers[around])))
+    return f"{needed / updates:.1f}"
 
 
 def experiment(name, train, test, given):

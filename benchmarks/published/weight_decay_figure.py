@@ -53,7 +53,9 @@ def main(arguments=None):
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     given = parser.parse_args(arguments)
     train, test = load(given.data)
-    task = classification(CaffeCifar(quick=False), train[0], scale=1.0, mean=train[0].mean(0))
+    task = classification(
+        CaffeCifar(quick=False), train[0], scale=1.0, mean=train[0].mean(0, keepdims=True)
+    )
     with stopped_after(given.minutes):
         curves = lrjax.range_test(
             task,
