@@ -1,4 +1,4 @@
-"""The demo: a weight-decay range test on scikit-learn's digits, and a 1cycle run that uses it."""
+"""The demo: Smith's recipe on scikit-learn's digits, and its 1cycle against constant rates."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrjax._tables import text_table, without_nan
+from lrjax._tables import joint_rows, text_table, without_nan
 from lrjax.batches import array_batches
 from lrjax.curves import Curves
-from lrjax.plotting import plot_curves, plot_schedule
-from lrjax.schedules import onecycle, onecycle_momentum
-from lrjax.suggestions import Suggestion, suggest
-from lrjax.sweeps import range_test, sweep
+from lrjax.plotting import plot_curves
+from lrjax.plotting.recipes import recipe_page
+from lrjax.plotting.style import blank_figure
+from lrjax.recipes import Recipe, smith_recipe
+from lrjax.recipes.cycles import MAX_OVER_MIN
+from lrjax.suggestions import suggest
+from lrjax.sweeps import sweep
 from lrjax.tasks import Task, linen_task
 from lrjax.transforms import onecycle_sgd
 
 WEIGHT_DECAYS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
 SEEDS = 4
-RANGE_STEPS, RUN_STEPS = 200, 300
+TEST_STEPS, RUN_STEPS = 200, 300
+MOMENTUM = 0.9  # of the constant rates
+
+Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """scikit-learn's 1,797 digits, shuffled: 1,437 to train on, 360 held out."""
+def digits() -> tuple[Arrays, Arrays, Arrays]:
+    """scikit-learn's 1,797 digits, shuffled: to train on, to choose by, and to judge by."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -35,7 +41,7 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     x, y = (images[order] / 16).astype(np.float32), labels[order].astype(np.int32)
-    return (x[:1437], y[:1437]), (x[1437:], y[1437:])
+    return (x[:1150], y[:1150]), (x[1150:1437], y[1150:1437]), (x[1437:], y[1437:])
 
 
 def digits_task() -> Task:
@@ -58,45 +64,37 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     Returns:
         What `report.json` holds.
     """
-    train, held_out = digits()
+    train, validation, test = digits()
     task, batches = digits_task(), array_batches(train, 64)
-    common: dict[str, Any] = {
-        "seeds": SEEDS,
-        "eval_batches": array_batches(held_out, 180),
-        "progress": progress,
-    }
+    common: dict[str, Any] = {"seeds": SEEDS, "progress": progress}
 
-    say(f"Range test: {len(WEIGHT_DECAYS)} weight decays x {SEEDS} seeds, {RANGE_STEPS} updates")
-    curves = range_test(
+    say(f"Range tests: {len(WEIGHT_DECAYS)} weight decays x {SEEDS} seeds, {TEST_STEPS} updates")
+    recipe = smith_recipe(
         task,
         batches,
+        array_batches(validation, len(validation[0])),
+        total_steps=RUN_STEPS,
+        weight_decays=WEIGHT_DECAYS,
         start=1e-4,
-        end=10.0,
-        steps=RANGE_STEPS,
-        momentum=(0.95, 0.85),
-        lanes={"weight_decay": WEIGHT_DECAYS},
+        test_steps=TEST_STEPS,
         eval_every=4,
         **common,
     )
-    suggestion = suggest(curves)
-    rows = _suggestion_rows(curves, suggestion)
+    curves = recipe.evidence["range_test"]
+    rows = joint_rows(curves, suggest(curves))
     say(text_table(rows))
-    best = min(
-        (row for row in rows if np.isfinite(row["learning_rate"])),
-        key=lambda row: row["best_held_out_loss"],
-    )
+    say(f"\n{recipe.describe()}")
 
-    rate, decay = best["learning_rate"], best["weight_decay"]
-    say(f"\n{RUN_STEPS} updates at weight decay {decay:g}, {SEEDS} seeds")
-    plans = {"1cycle": rate, "constant": rate, "constant, 10 x lower": rate / 10}
-    plans["constant, 10 x higher"] = rate * 10
+    say(f"\n{RUN_STEPS} updates, judged by {len(test[0])} other digits, {SEEDS} new seeds")
+    plans = _plans(recipe)
     runs = sweep(
         task,
         batches,
         _planned,
         steps=RUN_STEPS,
-        lanes=[_plan(name, rate, decay) for name, rate in plans.items()],
-        **common,
+        lanes=list(plans.values()),
+        eval_batches=array_batches(test, len(test[0])),
+        **common | {"seeds": range(SEEDS, 2 * SEEDS)},
     )
     run_rows = _run_rows(runs, plans)
     say(text_table(run_rows))
@@ -104,20 +102,28 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     out.mkdir(parents=True, exist_ok=True)
     curves.save(out / "curves.npz")
     runs.save(out / "runs.npz")
-    _draw_curves(curves, suggestion, out / "curves.png")
-    _draw_schedule(rate, out / "schedule.png")
-    report = {"range_test": rows, "chosen": best, "runs": run_rows}
+    _draw_curves(curves, out / "curves.png")
+    recipe_page(recipe).savefig(out / "recipe.png", dpi=150)
+    (out / "recipe.json").write_text(recipe.to_json() + "\n")
+    report = {"range_test": rows, "recipe": recipe.describe().splitlines(), "runs": run_rows}
     (out / "report.json").write_text(json.dumps(without_nan(report), indent=2) + "\n")
-    names = ("curves.npz", "runs.npz", "curves.png", "schedule.png", "report.json")
+    names = ("curves.npz", "runs.npz", "curves.png", "recipe.png", "recipe.json", "report.json")
     say("\nWrote " + ", ".join(str(out / name) for name in names))
     return report
 
 
-def _plan(name: str, rate: float, decay: float) -> dict[str, float]:
-    """A lane: a 1cycle, or one of no height, which is a constant."""
-    shape = (25.0, 1e4, 0.85, 0.95) if name == "1cycle" else (1.0, 1.0, 0.9, 0.9)
-    names = ("div_factor", "final_div_factor", "low", "high")
-    return {"peak_value": rate, "weight_decay": decay, **dict(zip(names, shape, strict=True))}
+def _plans(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Lanes: the recipe's 1cycle, and constant rates, which are cycles of no height."""
+    decay = {"weight_decay": recipe.weight_decay}
+    shape = {"div_factor": MAX_OVER_MIN, "final_div_factor": 1e4}
+    momentum = {"low": recipe.min_momentum, "high": recipe.momentum}
+    plans = {"1cycle": {"peak_value": recipe.max_learning_rate, **decay, **shape, **momentum}}
+    flat = {"div_factor": 1.0, "final_div_factor": 1.0, "low": MOMENTUM, "high": MOMENTUM}
+    # The best constant rate is "within a factor of two" of the largest that converges.
+    constant = recipe.max_learning_rate / 2
+    for name, factor in (("", 1.0), (", 10 x lower", 0.1), (", 10 x higher", 10.0)):
+        plans[f"constant{name}"] = {"peak_value": constant * factor, **decay, **flat}
+    return plans
 
 
 def _planned(peak_value, weight_decay, div_factor, final_div_factor, low, high):
@@ -131,54 +137,28 @@ def _planned(peak_value, weight_decay, div_factor, final_div_factor, low, high):
     )
 
 
-def _suggestion_rows(curves: Curves, suggestion: Suggestion) -> list[dict[str, Any]]:
-    agreed = suggestion.consensus
-    best = np.nanmin(curves.eval_loss, -1)
-    return [
-        {
-            "weight_decay": float(f"{decay:.6g}"),
-            "learning_rate": float(agreed.learning_rate[k]),
-            "max_learning_rate": float(agreed.max_learning_rate[k]),
-            "spread_decades": float(agreed.spread[k]),
-            "best_held_out_loss": float(best[k].mean()),
-            "reason": str(agreed.reason[k]),
-        }
-        for k, decay in enumerate(curves.axes["weight_decay"])
-    ]
-
-
-def _run_rows(runs: Curves, plans: dict[str, float]) -> list[dict[str, Any]]:
+def _run_rows(runs: Curves, plans: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     accuracy, loss = runs.eval_metrics["accuracy"][..., -1], runs.eval_loss[..., -1]
     return [
         {
             "run": name,
-            "learning_rate": rate,
+            "learning_rate": plan["peak_value"],
             "held_out_accuracy": float(accuracy[k].mean()),
-            "deviation": float(accuracy[k].std()),
+            "deviation": float(accuracy[k].std(ddof=1)),
             "held_out_loss": float(loss[k].mean()),
             "diverged": f"{runs.diverged[k].sum()} of {SEEDS}",
         }
-        for k, (name, rate) in enumerate(plans.items())
+        for k, (name, plan) in enumerate(plans.items())
     ]
 
 
-def _draw_curves(curves: Curves, suggestion: Suggestion, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
+def _draw_curves(curves: Curves, path: Path) -> None:
+    figure = blank_figure(10, 4)
     left, right = figure.subplots(1, 2, sharey=True)
+    suggestion = suggest(curves)
     plot_curves(curves, "loss", suggestion=suggestion, ax=left)
     plot_curves(curves, "eval_loss", suggestion=suggestion, ax=right)
     left.set_ylabel("training loss (cross-entropy, nats)")
     right.set_ylabel("held-out loss (cross-entropy, nats)")
     right.get_legend().remove()
-    figure.savefig(path, dpi=150)
-
-
-def _draw_schedule(rate: float, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
-    momentum = onecycle_momentum(RUN_STEPS)
-    plot_schedule(onecycle(rate, RUN_STEPS), RUN_STEPS, momentum=momentum, ax=figure.subplots())
     figure.savefig(path, dpi=150)

@@ -445,12 +445,14 @@ def test_the_demo_writes_curves_pictures_and_a_report(demo):
     )
     assert curves.loss.shape[:2] == (5, 4)
     assert curves.eval_loss.shape[:2] == (5, 4)
-    for name in ("curves.png", "schedule.png"):
+    for name in ("curves.png", "recipe.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     report = json.loads((out / "report.json").read_text())
     suggestion = lrjax.suggest(curves).consensus
     reported = [row["learning_rate"] for row in report["range_test"]]
-    np.testing.assert_allclose(reported, suggestion.learning_rate, rtol=1e-6)
+    np.testing.assert_allclose(reported, suggestion.learning_rate, rtol=1e-5)
+    recipe = lrjax.Recipe.from_json((out / "recipe.json").read_text())
+    assert report["recipe"] == recipe.describe().splitlines()
     assert all(row["spread_decades"] < 0.5 for row in report["range_test"])
 
 

@@ -52,7 +52,7 @@ def test_a_line_per_lane_with_a_band_over_seeds():
     assert ax.get_ylabel() == "training loss"
     assert len(ax.collections) == 2
     smooth = curves().smooth().loss
-    lasting = [smooth[0].mean(0), smooth[1, :2].mean(0)]
+    lasting = [smooth[0].mean(0), smooth[1].mean(0)]
     for line, mean in zip(lines(ax).values(), lasting, strict=True):
         np.testing.assert_allclose(line.get_xdata(), RATE, rtol=1e-6)
         np.testing.assert_allclose(line.get_ydata(), mean, rtol=1e-6)
@@ -67,12 +67,15 @@ def test_a_line_per_lane_with_a_band_over_seeds():
     ("diverged_at", "in_the_mean", "end"),
     [
         ([100, 100, 8, 100], [0, 1, 3], 100),
-        ([100, 70, 60, 8], [0, 1], 70),
-        ([60, 70], [1], 70),
+        ([100, 70, 60, 8], [0, 1, 2], 60),
+        ([60, 70], [0, 1], 60),
+        ([20, 20, 90], [2], 90),
         ([60], [0], 60),
     ],
 )
-def test_a_line_is_the_mean_of_the_seeds_that_last_longest(diverged_at, in_the_mean, end):
+def test_a_line_is_the_mean_of_the_seeds_that_last_half_as_long_as_the_longest(
+    diverged_at, in_the_mean, end
+):
     loss = np.stack([BASE + k for k in range(len(diverged_at))])
     loss[np.arange(100) >= np.array(diverged_at)[:, None]] = np.nan
     data = make_curves(RATE, loss)

@@ -35,8 +35,8 @@ def plot_curves(
     """Draw a quantity over the learning rate, or over the updates where it does not rise.
 
     One line per lane, with a band of one standard deviation: the mean over the seeds that last
-    longest, half of them or more, to where the first of these diverges. A cross marks where a
-    seed diverged. Training losses are smoothed without a lag.
+    at least half as long as the longest, to where the first of these diverges. A cross marks
+    where a seed diverged. Training losses are smoothed without a lag.
     Of several quantities, all but the first have points on their lines.
 
     Args:
@@ -172,12 +172,11 @@ def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
 
 
 def _lasting(diverged_at: np.ndarray) -> np.ndarray:
-    """Which seeds are in the mean: the half, or more, that last longest.
+    """Which seeds are in the mean: those that last at least half as long as the longest.
 
-    One that diverges early would end the line of all; a mean of what survives would jump.
+    One that diverges far too early would end the line of all; a mean of what survives jumps.
     """
-    ordered = np.sort(diverged_at, axis=-1)
-    return diverged_at >= ordered[..., ordered.shape[-1] // 2, None]
+    return diverged_at >= diverged_at.max(-1, keepdims=True) / 2
 
 
 def rises(curves: Curves) -> bool:

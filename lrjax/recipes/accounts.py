@@ -35,7 +35,7 @@ def doubtful_decay(ranking: Ranking) -> list[str]:
     decays = ranking.axes["weight_decay"]
     doubts = []
     if not ranking.significant:
-        tied = ", ".join(f"{value:.3g}" for value in decays[ranking.tied])
+        tied = ", ".join(f"{value:.3g}" for value in np.sort(decays[ranking.tied]))
         doubts.append(f"the seeds cannot tell the weight decays {tied} apart.")
     if np.isclose(ranking.best["weight_decay"], decays.max()):
         doubts.append("the weight decay taken is the largest of those tried.")
