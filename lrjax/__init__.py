@@ -12,17 +12,15 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """A module or a public name, loaded at its first use, so that `lrjax --help` is quick."""
-    module = f"{__name__}.{name}"
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-    everything = vars(importlib.import_module("lrjax._everything"))
-    if name not in everything:
+    """A public name, all of which are loaded at the first use, so that `lrjax --help` is quick."""
+    everything = importlib.import_module("lrjax._everything")
+    # Afterwards they are found without this function.
+    globals().update({key: value for key, value in vars(everything).items() if key[0] != "_"})
+    if name == "__all__":
+        return everything.__all__
+    if name not in globals():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return everything[name]
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -113,6 +113,12 @@ class Curves:
         """Which lanes diverged, bool[*axes]."""
         return self.diverged_at < self.steps
 
+    @property
+    def is_range_test(self) -> bool:
+        """Whether the learning rate of every lane rises, or stays for a while, to the end."""
+        rates = self.rates()[..., : int(self.steps_done)]
+        return bool(np.all(np.diff(rates) >= 0) and np.all(rates[..., :1] < rates[..., -1:]))
+
     def rates(self) -> np.ndarray:
         """The learning rate of every lane, f32[*axes, steps]."""
         return np.broadcast_to(self.learning_rate, self.loss.shape)

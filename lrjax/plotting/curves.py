@@ -180,8 +180,8 @@ def _lasting(diverged_at: np.ndarray) -> np.ndarray:
 
 
 def rises(curves: Curves) -> bool:
-    """Whether the learning rate rises throughout, as in a range test."""
-    return curves.learning_rate.ndim == 1 and bool(np.all(np.diff(curves.learning_rate) > 0))
+    """Whether the lanes can be drawn over one rising learning rate."""
+    return curves.learning_rate.ndim == 1 and curves.is_range_test
 
 
 def _is_geometric(rates: np.ndarray) -> bool:

@@ -133,17 +133,11 @@ def rank(curves: Curves) -> Ranking:
     )
 
 
-def _rises(curves: Curves) -> bool:
-    """Whether the curves are of a range test."""
-    rates = curves.rates()[..., : int(curves.steps_done)]
-    return bool(np.all(np.diff(rates) >= 0) and np.all(rates[..., 0] < rates[..., -1]))
-
-
 def _counting(curves: Curves) -> np.ndarray:
     """The loss that counts of every lane; infinite where it has none."""
     loss = curves.eval_loss if curves.eval_loss.shape[-1] else curves.loss
     loss = loss.astype(np.float64)
-    if not _rises(curves):
+    if not curves.is_range_test:
         return np.where(np.isfinite(loss[..., -1]), loss[..., -1], np.inf)
     smooth = smoothed(loss, max(loss.shape[-1] / 40, 0.5))
     return np.where(np.isfinite(smooth), smooth, np.inf).min(-1)
@@ -166,7 +160,7 @@ def _compared(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _largest_rates(curves: Curves, lanes: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest usable rate of every lane, and its spread over seeds."""
-    if not _rises(curves):
+    if not curves.is_range_test:
         return np.full(lanes, np.nan), np.full(lanes, np.nan)
     agreed = suggest(curves).consensus
     return agreed.max_learning_rate.ravel(), agreed.spread.ravel()
