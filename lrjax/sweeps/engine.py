@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from lrjax import _checks
+from lrjax import _checks, convolutions
 from lrjax._checkpoints import Checkpoints, check_processes, fingerprint, open_checkpoints
 from lrjax._progress import Report, progress_bar
 from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
@@ -64,6 +64,7 @@ def sweep(
     lane_batch: int | None = None,
     chunk_steps: int | None = None,
     mesh: Mesh | None = None,
+    rewrite_convolutions: bool | None = None,
     progress: bool = False,
     checkpoint_dir: str | os.PathLike | None = None,
     return_state: bool = False,
@@ -100,6 +101,8 @@ def sweep(
         lane_batch: lanes that run at once; as many as fit the memory if not given.
         chunk_steps: updates per dispatch; by what an update costs, at most 50, if not given.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
+        rewrite_convolutions: whether to run convolutions and poolings as other operations, equal
+            to rounding, and on a CPU one lane after another; where that is faster, if not given.
         progress: whether to show a progress bar on a terminal.
         checkpoint_dir: folder to save the sweep's state in from time to time, and at its end;
             the same call after a kill goes on from there, to the same curves.
@@ -178,6 +181,10 @@ def sweep(
         at_once = min(len(grid), lane_batch or len(grid))
         most = dispatch_steps(measures.flops * at_once * accumulate)
         spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps, most)
+        if rewrite_convolutions is None:
+            rewrite_convolutions = measures.convolves and convolutions.faster(mesh)
+        if rewrite_convolutions:
+            task = task._replace(loss=convolutions.Rewritten(task.loss))
         job = Job(Program(task, length, divergence, accumulate, mesh), optimizer, initial, groups)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
         size = block_size(job, grid, lane_batch, data)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from lrjax.convolutions import convolves
 from lrjax.lanes import Lanes
 from lrjax.sweeps import runs
 from lrjax.sweeps.runs import Optimizer
@@ -24,6 +25,7 @@ class Measures(NamedTuple):
     metrics: list[str]
     eval_metrics: list[str]
     flops: float
+    convolves: bool
 
 
 def measure(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any) -> Measures:
@@ -44,7 +46,7 @@ def measure(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample:
                 raise ValueError(f"task.loss must give scalars as metrics, got {name}: {metric}.")
         names.append(sorted(metrics))
     # Two losses were traced, and a loss with its gradient costs about three.
-    return Measures(names[0], names[1], 1.5 * flops(traced.jaxpr))
+    return Measures(names[0], names[1], 1.5 * flops(traced.jaxpr), convolves(traced.jaxpr))
 
 
 @functools.partial(jax.jit, static_argnames="task")

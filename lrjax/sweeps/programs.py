@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from lrjax.batches import ArrayReader, Group, Loaded, Reader
+from lrjax.convolutions import Rewritten
 from lrjax.lanes import LANES, Block, Lanes, blocks, sharding
 from lrjax.sweeps import memory, runs
 from lrjax.sweeps.runs import Program, Record, Span, State
@@ -43,9 +45,11 @@ def init_lanes(hyperparams, seeds, optimizer, initial, program):
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
 def train_lanes(hyperparams, seeds, states, optimizer, source, span, program):
     """The states of lanes after the updates of a span, and the records of these."""
-    train = functools.partial(runs.train, program=program)
-    train = jax.vmap(train, in_axes=(0, 0, 0, None, None, None))
-    states, records = train(hyperparams, seeds, states, optimizer, source, span)
+
+    def train(hyperparams, seed, state):
+        return runs.train(hyperparams, seed, state, optimizer, source, span, program)
+
+    states, records = _over_lanes(train, program)(hyperparams, seeds, states)
     # Every process gets the whole records.
     return _placed(states, program.mesh, LANES), _placed(records, program.mesh)
 
@@ -53,8 +57,21 @@ def train_lanes(hyperparams, seeds, states, optimizer, source, span, program):
 @functools.partial(jax.jit, static_argnames="program")
 def evaluate_lanes(states, seeds, groups, program):
     """The losses and metrics of lanes on the evaluation data."""
-    evaluate = jax.vmap(functools.partial(runs.evaluate, program=program), in_axes=(0, 0, None))
-    return _placed(evaluate(states, seeds, groups), program.mesh)
+
+    def evaluate(state, seed):
+        return runs.evaluate(state, seed, groups, program)
+
+    return _placed(_over_lanes(evaluate, program)(states, seeds), program.mesh)
+
+
+def _over_lanes(run: Callable, program: Program) -> Callable:
+    """A function of all lanes, from one of a single lane."""
+    convolves = isinstance(program.task.loss, Rewritten)
+    if not (convolves and program.mesh is None and jax.default_backend() == "cpu"):
+        return jax.vmap(run)
+    # One after another, because there is no fast convolution of a batch of kernels, and because
+    # a CPU's cache holds the images of one lane, but not those of all.
+    return lambda *lanes: jax.lax.map(lambda lane: run(*lane), lanes)
 
 
 def _placed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:

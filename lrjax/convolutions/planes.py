@@ -1,0 +1,218 @@
+"""Convolutions, as plain ones over two axes of channels-last arrays, and matrix products."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lrjax.convolutions.windows import MAX_TAPS, Window, pad, taps
+
+MAX_GROUPS = 32  # each is a convolution of its own
+
+# Below, `x` is [samples, *space, channels] and a kernel [*space, inputs, outputs].
+
+
+class Geometry(NamedTuple):
+    """How a kernel is laid over the axes of space, and how products are added up."""
+
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    precision: Any
+    dtype: Any
+
+    def axes(self, which: slice) -> Geometry:
+        """Of some axes only."""
+        strides, padding, dilation, *sums = self
+        return Geometry(strides[which], padding[which], dilation[which], *sums)
+
+    def window(self, size: tuple[int, ...]) -> Window:
+        """A kernel's window over all of `x`."""
+        return Window(
+            (1, *size, 1),
+            (1, *self.strides, 1),
+            ((0, 0), *self.padding, (0, 0)),
+            (1, *self.dilation, 1),
+        )
+
+
+def rule(
+    _: tuple[int, ...],
+    kernel: tuple[int, ...],
+    __: tuple[int, ...],
+    *,
+    window_strides,
+    padding,
+    lhs_dilation,
+    rhs_dilation,
+    dimension_numbers,
+    feature_group_count,
+    batch_group_count,
+    precision,
+    preferred_element_type,
+    out_sharding=None,
+) -> Callable | None:
+    """A convolution of any layout, over any number of axes, with any gaps and groups."""
+    inputs, *space = (kernel[axis] for axis in dimension_numbers.rhs_spec[1:])
+    many = feature_group_count > MAX_GROUPS and inputs > 1
+    if math.prod(space) > MAX_TAPS or many or batch_group_count > 1 or out_sharding:
+        return None
+    return functools.partial(
+        _any_layout,
+        dimension_numbers=dimension_numbers,
+        gaps=tuple(lhs_dilation),
+        groups=feature_group_count,
+        geometry=Geometry(
+            tuple(window_strides),
+            tuple(padding),
+            tuple(rhs_dilation),
+            precision,
+            preferred_element_type,
+        ),
+    )
+
+
+def _any_layout(x, kernel, *, dimension_numbers, gaps, groups, geometry):
+    def channels_last(spec):
+        return spec[0], *spec[2:], spec[1]
+
+    x_spec, (outputs, inputs, *space), out_spec = dimension_numbers
+    x = x.transpose(channels_last(x_spec))
+    kernel = kernel.transpose(*space, inputs, outputs)
+    if max(gaps, default=1) > 1:
+        x = pad(x, ((0, 0), *geometry.padding, (0, 0)), (1, *gaps, 1))
+        geometry = geometry._replace(padding=((0, 0),) * len(gaps))
+    out = _grouped(x, kernel, groups, geometry)
+    places = channels_last(out_spec)
+    return out.transpose([places.index(axis) for axis in range(out.ndim)])
+
+
+def _grouped(x, kernel, groups, geometry):
+    if groups == 1:
+        return _spatial(x, kernel, geometry)
+    if kernel.shape[-2] == 1:
+        return _depthwise(x, kernel, geometry)
+    parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+    return jnp.concatenate([_spatial(*part, geometry) for part in parts], -1)
+
+
+def _depthwise(x, kernel, geometry):
+    """Of channels that do not mix, each with some outputs: sums over elementwise products."""
+    *space, _, outputs = kernel.shape
+    seen = taps(x, geometry.window(tuple(space)))
+    kernel = kernel.reshape(-1, *(1,) * (x.ndim - 1), x.shape[-1], outputs // x.shape[-1])
+    out = sum(
+        (tap[..., None] * weight for tap, weight in zip(seen, kernel, strict=True)),
+        start=jnp.zeros((), x.dtype),
+    )
+    return out.reshape(*out.shape[:-2], outputs).astype(geometry.dtype or x.dtype)
+
+
+def _spatial(x, kernel, geometry):
+    """A convolution over any number of axes, by one over two."""
+    count = len(geometry.strides)
+    if count < 2:
+        strides, padding, dilation, *sums = geometry
+        geometry = Geometry((1, *strides), ((0, 0), *padding), (1, *dilation), *sums)
+        return _spatial(x[:, None], kernel[None], geometry)[:, 0]
+    if count == 2:
+        return planar(x, kernel, geometry)
+    # What a slice of the kernel sees along the first axis goes to the samples.
+    first, others = geometry.axes(slice(1)), geometry.axes(slice(1, None))
+    seen = taps(x.reshape(*x.shape[:2], -1), first.window(kernel.shape[:1]))
+    out = sum(
+        (
+            _spatial(tap.reshape(-1, *x.shape[2:]), part, others)
+            for tap, part in zip(seen, kernel, strict=True)
+        ),
+        start=jnp.zeros((), geometry.dtype or x.dtype),
+    )
+    return out.reshape(*seen[0].shape[:2], *out.shape[1:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def planar(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """A convolution over two axes, whose gradients are one of its kind and matrix products.
+
+    Example:
+        >>> geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), None, None)
+        >>> planar(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)), geometry)[0, :, :, 0]
+        Array([[4., 6., 4.],
+               [6., 9., 6.],
+               [4., 6., 4.]], dtype=float32)
+    """
+    strides, padding, dilation, precision, dtype = geometry
+    if min(map(min, padding)) < 0:
+        x, padding = pad(x, ((0, 0), *padding, (0, 0))), ((0, 0), (0, 0))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+        preferred_element_type=dtype,
+    )
+
+
+def _planar_forward(x, kernel, geometry):
+    return planar(x, kernel, geometry), (x, kernel)
+
+
+def _planar_backward(geometry, saved, grad):
+    x, kernel = saved
+    geometry, grad = geometry._replace(dtype=None), grad.astype(x.dtype)
+    return (
+        _input_gradient(x.shape, kernel, grad, geometry),
+        _kernel_gradient(x, kernel.shape, grad, geometry),
+    )
+
+
+planar.defvjp(_planar_forward, _planar_backward)
+
+
+def _input_gradient(shape, kernel, grad, geometry):
+    """The convolution of the output's gradient, set as far apart as the strides, with the kernel.
+
+    The kernel is flipped, and its inputs and outputs are swapped.
+    """
+    strides, padding, dilation, *_ = geometry
+    edges = []
+    for length, width, count, stride, (low, _), apart in zip(
+        shape[1:3], kernel.shape[:2], grad.shape[1:3], strides, padding, dilation, strict=True
+    ):
+        before = (width - 1) * apart - low
+        edges.append((before, length + low - (count - 1) * stride - 1))
+    if max(strides) > 1:
+        grad, edges = pad(grad, ((0, 0), *edges, (0, 0)), (1, *strides, 1)), [(0, 0), (0, 0)]
+    kernel = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return planar(grad, kernel, geometry._replace(strides=(1, 1), padding=tuple(edges)))
+
+
+# Narrower matrix products waste more time than it takes to copy more taps side by side.
+WIDTH = 32
+
+
+def _kernel_gradient(x, shape, grad, geometry):
+    """For each tap a matrix product over samples and space; for several of few channels."""
+    *space, inputs, outputs = shape
+    seen = taps(lax.optimization_barrier(x), geometry.window(tuple(space)))
+    grad = grad.reshape(-1, outputs)
+    together = -(-WIDTH // inputs)
+    products = [
+        lax.dot_general(
+            jnp.concatenate(seen[first : first + together], -1).reshape(len(grad), -1),
+            grad,
+            (((0,), (0,)), ((), ())),
+            precision=geometry.precision,
+        )
+        for first in range(0, len(seen), together)
+    ]
+    return jnp.concatenate(products).reshape(shape)
