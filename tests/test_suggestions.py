@@ -28,13 +28,15 @@ def numbers(values):
     return np.array([float(value) for value in values])
 
 
-def valley(steps=200, start=1e-6, end=10.0, *, onset=1e-3, edge=0.2, noise=0.02, seed=0):
+def valley(
+    steps=200, start=1e-6, end=10.0, *, onset=1e-3, edge=0.2, noise=0.02, seed=0, ramp=np.geomspace
+):
     """A range test: flat, a fall of 1.8 around `onset`, and a rise that begins near `edge`.
 
     Returns:
         Its curves, the rate at 5 % of the fall and the rate of the lowest loss.
     """
-    rate = np.geomspace(start, end, steps)
+    rate = ramp(start, end, steps)
 
     def clean(rate):
         return 2.3 - 1.8 / (1 + (onset / rate) ** 1.5) + (rate / edge) ** 3
@@ -69,6 +71,29 @@ def test_robust_lies_between_onset_and_minimum_whatever_steps_and_range(steps, s
     assert abs(np.log10(suggestion.learning_rate / reference.learning_rate)) < 0.3
 
 
+@given(steps=st.integers(500, 2000), end=st.floats(-0.5, 0.3), seed=st.integers(0, 1000))
+def test_robust_reads_linear_ramps_like_exponential_ones(steps, end, seed):
+    ends = (10**end / steps, 10**end)
+    curves, begun, lowest = valley(steps, *ends, onset=0.01, seed=seed, ramp=np.linspace)
+    suggestion = suggest(curves)
+    assert begun <= suggestion.learning_rate <= lowest
+    reference = suggest(valley(200, onset=0.01, seed=seed)[0])
+    assert abs(np.log10(suggestion.learning_rate / reference.learning_rate)) < 0.3
+
+
+def test_a_linear_ramp_that_diverges_in_its_first_tenth_is_read():
+    curves, begun, lowest = valley(1000, 0.02, 20.0, ramp=np.linspace, onset=0.05, edge=0.5)
+    assert curves.diverged_at < 100
+    assert begun <= suggest(curves).learning_rate <= lowest
+
+
+def test_noise_behind_the_minimum_hides_no_fall():
+    curves, begun, lowest = valley(1000, 0.002, 2.0, ramp=np.linspace)
+    chaos = 2 * np.random.default_rng(0).normal(size=1000) * (curves.learning_rate > 0.4)
+    suggestion = suggest(make_curves(curves.learning_rate, np.abs(curves.loss + chaos)))
+    assert begun <= suggestion.learning_rate <= lowest
+
+
 @given(scale=st.sampled_from([1e-3, 1.0, 1e3]), offset=st.sampled_from([-10.0, 0.0, 10.0]))
 def test_robust_is_unmoved_by_scale_and_sign_of_the_loss(scale, offset):
     curves, *_ = valley()
@@ -92,6 +117,18 @@ def test_robust_prefers_the_evaluation_loss():
         suggest(both).learning_rate, suggest(evaluated).learning_rate, rtol=0.3
     )
     assert suggest(curves).learning_rate > 5 * suggest(both).learning_rate
+
+
+@pytest.mark.parametrize(("evaluations", "reason"), [(12, ""), (40, "not_learning")])
+def test_a_few_evaluations_that_show_no_fall_leave_it_to_the_training_loss(evaluations, reason):
+    curves, *_ = valley()
+    steps = np.linspace(0, 200, evaluations + 1)[1:].astype(np.int32)
+    flat = 2.3 + 0.5 * np.random.default_rng(0).normal(size=evaluations)
+    both = make_curves(curves.learning_rate, curves.loss, eval_steps=steps, eval_loss=flat)
+    suggestion = suggest(both)
+    assert suggestion.reason == reason
+    expected = np.nan if reason else suggest(curves).learning_rate
+    np.testing.assert_array_equal(suggestion.learning_rate, expected)
 
 
 NOISE = np.random.default_rng(0).normal(size=100)
@@ -122,6 +159,13 @@ def test_flat_curves_are_refused():
     rng = np.random.default_rng(1)
     refused = [reason_of(1 + 0.1 * rng.normal(size=rng.integers(50, 400)))[0] for _ in range(60)]
     assert set(refused) <= {"not_learning", "no_minimum_in_range"}
+
+
+def test_flat_curves_whose_noise_persists_are_refused():
+    rng = np.random.default_rng(2)
+    white = rng.normal(size=(100, 301))
+    loss = 2.3 + 0.1 * (white[:, 1:] + 0.6 * white[:, :-1])
+    assert np.mean(suggest(make_curves(np.geomspace(1e-6, 10, 300), loss)).reason != "") > 0.95
 
 
 @pytest.mark.parametrize("curve", GOLDEN["curves"], ids=lambda curve: curve["name"])

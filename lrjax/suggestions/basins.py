@@ -12,12 +12,15 @@ from lrjax.suggestions.results import Rates
 
 __all__ = ["robust", "smith"]
 
-MIN_POINTS = 10
+MIN_POINTS, MAX_POINTS = 10, 2000
+# How many standard errors of the smoothed loss are not chance: the lowest of some dozens of
+# independent values lies about three below their mean.
+SIGNIFICANT = 6.0
 
 
 def robust(lane: Lane, width: float = 0.15) -> Rates:
     """Rates by Smith's rules from losses smoothed without a lag, or a reason."""
-    basin = _basin(*_watched(lane), width)
+    basin = _basin(lane, width)
     if isinstance(basin, Rates):
         return basin
     decades, smooth, bottom, drop, significant = basin
@@ -38,23 +41,11 @@ def smith(lane: Lane, metric: str | None = None, cycles: int = 1, width: float =
     is refused for the same reasons as in `robust`.
     """
     divisor = 10 if _checks.integer("cycles", cycles, minimum=1) == 1 else 3
-    basin = _basin(*_watched(lane, metric), width)
+    basin = _basin(lane, width, metric)
     if isinstance(basin, Rates):
         return basin
     largest = 10 ** basin.decades[basin.bottom]
     return Rates(largest / 2, largest / divisor, largest)
-
-
-def _watched(lane: Lane, metric: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The rates, and what is to be low there: on the evaluation data if there is enough of it."""
-    loss, eval_loss = lane.loss, lane.eval_loss
-    if metric is not None:
-        _checks.one_of("metric", metric, sorted(lane.metrics.keys() | lane.eval_metrics.keys()))
-        loss = -lane.metrics.get(metric, np.full_like(lane.loss, np.nan))
-        eval_loss = -lane.eval_metrics.get(metric, np.full_like(lane.eval_loss, np.nan))
-    if np.isfinite(eval_loss).sum() >= MIN_POINTS:
-        return lane.eval_rate, eval_loss
-    return lane.rate, loss
 
 
 class Basin(NamedTuple):
@@ -67,18 +58,42 @@ class Basin(NamedTuple):
     significant: float
 
 
-def _basin(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates:
+def _basin(lane: Lane, width: float, metric: str | None = None) -> Basin | Rates:
+    """The basin on the evaluation data if there is enough of it, else on the training data."""
+    loss, eval_loss = lane.loss, lane.eval_loss
+    if metric is not None:
+        _checks.one_of("metric", metric, sorted(lane.metrics.keys() | lane.eval_metrics.keys()))
+        loss = -lane.metrics.get(metric, np.full_like(lane.loss, np.nan))
+        eval_loss = -lane.eval_metrics.get(metric, np.full_like(lane.eval_loss, np.nan))
+    if np.isfinite(eval_loss).sum() < MIN_POINTS:
+        return _basin_of(lane.rate, loss, width)
+    basin = _basin_of(lane.eval_rate, eval_loss, width)
+    # A fall may lie between evaluations, or before the first of a linear ramp.
+    unseen = isinstance(basin, Rates) and basin.extend != "end"
+    if unseen and np.isfinite(loss).any() and _largest_gap(lane, eval_loss) > 2 * width:
+        return _basin_of(lane.rate, loss, width)
+    return basin
+
+
+def _largest_gap(lane: Lane, eval_loss: np.ndarray) -> float:
+    """How far evaluations are apart, in decades, or the first from the first update."""
+    known = np.isfinite(eval_loss) & (lane.eval_rate > 0)
+    rates = np.append(lane.rate[lane.rate > 0][:1], lane.eval_rate[known])
+    return np.diff(np.log10(rates)).max(initial=0)
+
+
+def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates:
     """The basin of a loss, or the reason why it has none."""
     _checks.static("width", width, above=0)
     usable = np.isfinite(loss) & (rate > 0)
-    if len(loss) >= MIN_POINTS and usable.sum() < len(loss) / 5:
-        return Rates(reason="diverged_at_start")
-    if usable.sum() < MIN_POINTS:
-        return Rates(reason="too_few_points")
     diverged = not np.isfinite(loss[-1])
+    early = diverged and len(loss) >= MIN_POINTS and usable.sum() < len(loss) / 5
+    if usable.sum() < MIN_POINTS:
+        return Rates(reason="diverged_at_start" if early else "too_few_points")
     decades, smooth, error = _smooth(np.log10(rate[usable]), loss[usable], width)
 
-    bottom = int(np.argmin(smooth))
+    # The lowest loss that is sure: where points are few, one low loss makes a dip.
+    bottom = int(np.argmin(smooth + error))
     # What the loss was before it fell; not the very highest, which may be a start's transient.
     level = np.percentile(smooth[: bottom + 1], 75)
     drop, rise = level - smooth[bottom], smooth[bottom:].max() - smooth[bottom]
@@ -86,8 +101,10 @@ def _basin(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates:
     rounding = np.spacing(np.float32(np.median(np.abs(loss[usable]))))
     significant = SIGNIFICANT * error[bottom] + 4 * rounding
     if drop <= significant:
-        risen_early = smooth[: len(smooth) // 5].max() - smooth[bottom] > max(rise / 5, significant)
-        if risen_early:
+        if early:
+            return Rates(reason="diverged_at_start")
+        begun = smooth[: -(-len(smooth) // 5)].max() - smooth[bottom]
+        if begun > max(rise / 5, significant):
             return Rates(reason="no_minimum_in_range", extend="start")
         return Rates(reason="not_learning")
     if not diverged and rise <= max(drop / 20, significant):
@@ -95,35 +112,58 @@ def _basin(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates:
     return Basin(decades, smooth, bottom, drop, significant)
 
 
-# How many standard errors of the smoothed loss are not chance: the lowest of some dozens of
-# independent values lies about three below their mean.
-SIGNIFICANT = 6.0
-MAX_POINTS = 500
-
-
 def _smooth(
     decades: np.ndarray, loss: np.ndarray, width: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centred Gaussian averages over decades: where, the average, and its standard error."""
-    group = -(-len(loss) // MAX_POINTS)
-    # The second difference of a smooth curve is all noise; the median passes over a blow-up.
-    noise = 1.4826 * np.median(np.abs(np.diff(loss, 2))) / np.sqrt(6 * group)
-    decades, loss = _grouped(decades, group), _grouped(_without_blow_up(loss), group)
-    widths = np.maximum(width, 1.5 * np.gradient(decades))
-    weight = np.exp(-0.5 * ((decades - decades[:, None]) / widths[:, None]) ** 2)
-    weight /= weight.sum(1, keepdims=True)
-    return decades, weight @ loss, noise * np.sqrt((weight**2).sum(1))
+    """Centred Gaussian averages on an even grid of decades: where, the average, and its error.
+
+    A grid of decades and not of steps, so that linear and exponential ramps are read alike.
+    """
+    decades, loss = _thinned(decades), _thinned(_without_blow_up(decades, loss))
+    places = min(2 + int(np.ptp(decades) / (width / 3)), MAX_POINTS)
+    grid = np.linspace(decades[0], decades[-1], places)
+    widths = np.maximum(width, 1.5 * np.interp(grid, decades, np.gradient(decades)))
+    weight = _gaussian(grid, decades, widths)
+    smooth = weight @ loss
+    # The second difference of a smooth curve is all noise: normal, its mean size is sqrt(12 / pi).
+    # It is that of lower rates: what follows a minimum may be chaos.
+    nearby = _gaussian(grid, decades[1:-1], 6 * widths)
+    nearby *= decades[1:-1] <= np.maximum(grid, decades[MIN_POINTS - 1])[:, None]
+    scatter = nearby @ np.abs(np.diff(loss, 2)) / nearby.sum(1)
+    noise = scatter / np.sqrt(12 / np.pi) * _persistence(loss - np.interp(decades, grid, smooth))
+    return grid, smooth, noise * np.sqrt((weight**2).sum(1))
 
 
-def _grouped(values: np.ndarray, group: int) -> np.ndarray:
-    """The means of so many values in a row each."""
+def _gaussian(at: np.ndarray, points: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The weights of the points in an average around each place."""
+    weight = np.exp(-0.5 * ((points - at[:, None]) / widths[:, None]) ** 2)
+    return weight / weight.sum(1, keepdims=True)
+
+
+def _persistence(residual: np.ndarray) -> float:
+    """The factor by which a mean errs more where neighbours err alike.
+
+    For noise of the first order, with the correlation r of neighbours, it is
+    sqrt((1 + r) / (1 - r)); and second differences see sqrt((1 - r) (1 - r / 3)) of that noise.
+    Here r follows from how often the signs
+    of neighbours agree; beyond 0.3 it is the smoothing that bends, not the noise that persists.
+    """
+    above = residual > np.median(residual)
+    agree = np.mean(above[1:] == above[:-1])
+    r = np.clip(np.sin(np.pi * (agree - 0.5)), 0, 0.3)
+    return np.sqrt((1 + r) / (1 - r) / ((1 - r) * (1 - r / 3)))
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    """The means of so many values in a row each that a long curve becomes a short one."""
+    group = -(-len(values) // MAX_POINTS)
     starts = np.arange(0, len(values), group)
     return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
 
 
-def _without_blow_up(loss: np.ndarray) -> np.ndarray:
+def _without_blow_up(decades: np.ndarray, loss: np.ndarray) -> np.ndarray:
     """The losses, cut off far above where they began: how far up they went tells nothing."""
-    high = loss[: max(len(loss) // 4, 1)].max()
+    high = loss[decades <= decades[0] + np.ptp(decades) / 4].max()
     return np.minimum(loss, high + (high - loss.min()))
 
 
