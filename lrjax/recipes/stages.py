@@ -113,7 +113,7 @@ def _range_test(
     )
 
 
-WIDENINGS = 2
+WIDENINGS = 3
 
 
 def _with_a_minimum(
