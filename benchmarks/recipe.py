@@ -151,6 +151,21 @@ def averaged_params(state):
     return optax.contrib.schedule_free_eval_params(state.opt_state, state.params)
 
 
+@functools.partial(jax.jit, static_argnames=("task", "params"))
+def measured(states, datasets, task, params):
+    """The losses and accuracies of models on whole datasets, one model after another."""
+
+    def one(state):
+        def on(data):
+            key = jax.random.key(0)
+            loss, (_, metrics) = task.loss(params(state), state.model_state, data, key, False)
+            return loss, metrics["accuracy"]
+
+        return [on(data) for data in datasets]
+
+    return jax.lax.map(one, states)
+
+
 def score(problem, optimizer, lanes=None, *, seeds=TEST_SEEDS, steps=None, params=last_params):
     """Train lanes, and look at the parameters that they come to.
 
@@ -167,17 +182,11 @@ def score(problem, optimizer, lanes=None, *, seeds=TEST_SEEDS, steps=None, param
         return_state=True,
     )
     shape = curves.diverged_at.shape
-
-    def one(state):
-        def measured(data):
-            key = jax.random.key(0)
-            return problem.task.loss(params(state), state.model_state, data, key, False)
-
-        return measured(problem.validation.data)[0], measured(problem.test)[1][1]["accuracy"]
-
-    flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[len(shape) :]), state)
-    losses, accuracy = jax.jit(functools.partial(jax.lax.map, one))(flat)
-    return Score(np.asarray(losses).reshape(shape).mean(-1), np.asarray(accuracy).reshape(shape))
+    states = jax.tree.map(lambda array: array.reshape(-1, *array.shape[len(shape) :]), state)
+    data = problem.validation.data, problem.test
+    found = measured(states, data, problem.task, params)
+    (losses, _), (_, accuracies) = jax.tree.map(np.asarray, found)
+    return Score(losses.reshape(shape).mean(-1), accuracies.reshape(shape))
 
 
 def recipe(problem, family):
