@@ -1,8 +1,8 @@
 """A Flax Linen training loop of your own, with a 1cycle of rate and momentum.
 
 The only line that is lrjax's is `tx=`: its optimizers are Optax transformations. Look at the
-table: while the rate rises to its peak the momentum falls, and both turn back together; most
-of the accuracy comes at the end, when the rate is small.
+table: while the rate rises to its peak the momentum falls, and both turn back together; the
+best accuracy comes at the end, when the rate is small.
 """
 
 import jax

@@ -25,7 +25,7 @@ PRINTS = {
     "12_random_search": r"lane: 24, seed: 2; .*weight decay\n +0\.[12]\d\d .*\d\n",
     "13_log_hyperparams": r"step,learning_rate,loss,.*\n30,0\.29.*,0\.85.*hyperparams\.csv",
     "14_best_epoch": r"\*\n.*a patience of 2 stops here\n.*back to epoch \d+ with loss 0\.[12]",
-    "15_range_test_in_training": r" 0 +2\.\d+ +0\.[1-9].*3200 +0\.\d+ +0\.0\d+ +0\.0\d+\n",
+    "15_range_test_in_training": r" 0 +2\.\d+ +0\.[1-9].* 800 +0\.\d+ +0\.0\d+ +0\.0\d+ .* 3200 ",
     "16_mnist_learning_rates": r" 0\.5 .* 2\.32 .* 1e-07 .* 2\.27 .* 16\.2%",
 }
 
@@ -33,6 +33,7 @@ PRINTS = {
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_the_example_is_short_and_prints_what_it_says(path, tmp_path):
     assert len(path.read_text().splitlines()) < 80
+    assert path.name in (FOLDER / "README.md").read_text()
     command = [sys.executable, "-W", "error", str(path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
