@@ -236,6 +236,7 @@ class ArrayReader:
     """Reads a dataset on the device; see `reader`."""
 
     batches: ArrayBatches
+    bytes: ClassVar[int] = 0
     waited: ClassVar[float] = 0.0
 
     @property
@@ -263,6 +264,7 @@ class StreamReader:
         batches = _alike(stream.iterable, total)
         first = next(batches)  # and no more, for a sweep may be refused for what it looks like
         self.sample = describe(first)
+        self.bytes = sum(array.nbytes for array in jax.tree.leaves(first))
         self.waited = 0.0
         self._prefetch = stream.prefetch
         self._unread = itertools.chain([first], batches)
@@ -305,10 +307,11 @@ def reader(batches: Any, total: int) -> Reader:
         total: the number of the last batch that will be read, plus one.
 
     Returns:
-        A reader with `sample`, a batch of shapes; `read(start, count, length, idle)`, which gives
-        the `count` batches from number `start` on, filled up to `length` with repetitions of
-        the last, where a stream leaves out the batches before `start`; `waited`, the seconds that
-        this has waited for data while `idle()`; and `close()`, for the end.
+        A reader with `sample`, a batch of shapes; `bytes`, of a batch that is to be read;
+        `read(start, count, length, idle)`, which gives the `count` batches from number `start`
+        on, filled up to `length` with repetitions of the last, where a stream leaves out the
+        batches before `start`; `waited`, the seconds that this has waited for data while
+        `idle()`; and `close()`, for the end.
     """
     if isinstance(batches, ArrayBatches):
         return ArrayReader(batches)

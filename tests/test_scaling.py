@@ -1,6 +1,7 @@
 """Sweeps over blocks of lanes, devices and dispatches: the same curves whatever they are."""
 
 import functools
+import itertools
 import os
 import signal
 import threading
@@ -207,10 +208,11 @@ def test_little_memory_makes_small_blocks(whole, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("flops", "expected"), [(0.0, 50), (1e9, 50), (1e10, 10), (1e12, 4)], ids=str
+    ("flops", "read", "expected"),
+    [(0.0, 0, 50), (1e9, 0, 50), (1e10, 0, 10), (1e12, 0, 4), (0.0, 2**26, 4), (1e12, 2**30, 1)],
 )
-def test_dispatches_are_short_for_large_models(flops, expected):
-    assert measures.dispatch_steps(flops) == expected
+def test_dispatches_are_short_for_large_models_and_batches(flops, read, expected):
+    assert measures.dispatch_steps(flops, read) == expected
 
 
 def test_the_final_state_goes_on_training():
@@ -266,6 +268,24 @@ def test_what_was_computed_before_a_stream_failed_is_kept(checkpointed, whole, t
     assert isinstance(raised.value.__cause__, OSError)
     if checkpointed:
         assert_close(SWEEP(batches=stream, chunk_steps=3, checkpoint_dir=folder), whole)
+
+
+def test_what_was_computed_before_a_device_failed_is_kept(whole, monkeypatch):
+    train, calls = programs.train_lanes, itertools.count()
+
+    def failing(*arguments):
+        if next(calls) == 2:
+            raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
+        return train(*arguments)
+
+    monkeypatch.setattr(programs, "train_lanes", failing)
+    monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="the device is gone") as raised:
+        SWEEP(chunk_steps=3)
+    curves = raised.value.curves
+    assert int(curves.steps_done) == 6
+    np.testing.assert_allclose(curves.loss[..., :6], whole.loss[..., :6], rtol=1e-5)
+    assert np.isnan(curves.loss[..., 6:]).all()
 
 
 def test_a_second_interrupt_aborts():

@@ -129,6 +129,21 @@ def test_other_values_of_the_same_shape_compile_nothing():
     assert not np.array_equal(first.loss, second.loss)
 
 
+@pytest.mark.parametrize("run", [lrjax.sweep, lrjax.range_test])
+def test_equal_partial_optimizers_have_one_program(run):
+    def optimizer(**arguments):
+        return functools.partial(lrjax.sgd, weight_decay=0.0, **arguments)
+
+    lanes = {"momentum": [0.5, 0.9]} | ({"learning_rate": [0.1]} if run is lrjax.sweep else {})
+    run = functools.partial(run, TASK, BATCHES, steps=7, lanes=lanes)
+    plain = run(optimizer=optimizer())
+    with compilations() as compiled:
+        same = run(optimizer=optimizer())
+    assert compiled == []
+    np.testing.assert_array_equal(same.loss, plain.loss)
+    assert not np.array_equal(run(optimizer=optimizer(nesterov=True)).loss, plain.loss)
+
+
 @pytest.mark.parametrize("chunk_steps", [1, 7, 50])
 def test_chunks_change_nothing(chunk_steps):
     run = functools.partial(

@@ -21,6 +21,7 @@ from lrjax._checkpoints import Checkpoints, check_processes, fingerprint, open_c
 from lrjax._progress import Report, progress_bar
 from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
 from lrjax.lanes import Block, Lanes, blocks, check_mesh, check_optimizer, make_lanes
+from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.measures import dispatch_steps, measure
 from lrjax.sweeps.programs import (
     Job,
@@ -165,7 +166,7 @@ def sweep(
     check_processes(identity)
     if jax.tree_util.all_leaves([optimizer]):
         # A function as an argument of a compiled program: a pytree without leaves.
-        optimizer = jax.tree_util.Partial(optimizer)
+        optimizer = jax.tree_util.Partial(comparable(optimizer))
     if isinstance(batches, ArrayBatches):
         batches = dataclasses.replace(batches, data=put(batches.data, mesh))
     groups = put(groups, mesh)
@@ -179,7 +180,7 @@ def sweep(
     ):
         measures = measure(task, optimizer, initial, grid, data.sample)
         at_once = min(len(grid), lane_batch or len(grid))
-        most = dispatch_steps(measures.flops * at_once * accumulate)
+        most = dispatch_steps(measures.flops * at_once * accumulate, data.bytes * accumulate)
         spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps, most)
         if rewrite_convolutions is None:
             rewrite_convolutions = measures.convolves and convolutions.faster(mesh)
@@ -219,8 +220,7 @@ def _drive(
     """Run all dispatches that no checkpoint has, and fill the tape.
 
     Returns:
-        The blocks, their states, how many updates were done, and why there are no batches for
-        more, if so.
+        The blocks, their states, how many updates were done, and why no more could be, if so.
     """
     parts = blocks(grid, size)
     states, begun = _resumed(job, parts, tape, checkpoints)
@@ -236,15 +236,19 @@ def _drive(
 
     source, failure = (read(ahead[0]) if ahead else None), None
     for k, span in enumerate(ahead):
-        if not states:
-            parts, states, pending = first_run(job, grid, size, source, span)
-        else:
-            states, pending = run(job, parts, states, source, span)
         try:
+            if not states:
+                parts, states, pending = first_run(job, grid, size, source, span)
+            else:
+                states, pending = run(job, parts, states, source, span)
             # While the devices compute.
-            source = read(ahead[k + 1]) if k + 1 < len(ahead) else None
-        except Exception as error:  # whatever a stream raises, after this dispatch is kept
-            source, failure = None, error
+            source, failure = _attempt(read, ahead[k + 1 : k + 2])
+            jax.block_until_ready(pending)
+        except jax.errors.JaxRuntimeError as error:
+            if begun == 0 or jax.process_count() > 1:
+                raise
+            failure = error
+            break
         for part, results in zip(parts, pending, strict=True):
             write(tape, part, span, results)
         begun, alive = span.stop, _alive(tape, span.stop)
@@ -259,6 +263,14 @@ def _drive(
     if not alive:
         begun, failure = spans[-1].stop, None  # more batches would have changed nothing
     return parts, states, begun, failure
+
+
+def _attempt(read: Callable, spans: list[Span]) -> tuple[Any, Exception | None]:
+    """What is read for a span, if there is one, or why it is not."""
+    try:
+        return (read(spans[0]) if spans else None), None
+    except Exception as error:  # whatever a stream raises; what was computed is kept
+        return None, error
 
 
 def _alive(tape: Tape, done: int) -> bool:

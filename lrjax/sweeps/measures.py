@@ -103,9 +103,11 @@ def _programs(values: Any) -> Iterator[ClosedJaxpr | Jaxpr]:
 DISPATCH_FLOPS = {"cpu": 1e11}
 ACCELERATOR_FLOPS = 1e13
 MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 50
+DISPATCH_BYTES = 2**28  # of batches that are read, of which some dispatches' are kept ready
 
 
-def dispatch_steps(flops: float) -> int:
-    """How many updates of so many operations to dispatch at once."""
+def dispatch_steps(flops: float, read_bytes: int = 0) -> int:
+    """How many updates of so many operations, and bytes read, to dispatch at once."""
     target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
-    return int(np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS))
+    steps = np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS)
+    return max(1, min(int(steps), DISPATCH_BYTES // max(read_bytes, 1)))

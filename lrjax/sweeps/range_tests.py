@@ -17,6 +17,7 @@ from lrjax.curves import Curves
 from lrjax.lanes import momentum_name
 from lrjax.schedules import exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
+from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.runs import Optimizer
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
@@ -129,7 +130,8 @@ def range_test(
     if momentum is not None:
         high, low = momentum
         momentum = float(_checks.number("momentum", high)), float(_checks.number("momentum", low))
-    ramped = Ramped(optimizer, ramp, steps, rates, momentum, momentum_name(optimizer))
+    name = momentum_name(optimizer)
+    ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
     try:
         results = sweep(task, batches, ramped, steps=steps, **options)
     except Exception as error:
