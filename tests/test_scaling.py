@@ -209,7 +209,7 @@ def test_little_memory_makes_small_blocks(whole, monkeypatch):
 
 @pytest.mark.parametrize(
     ("flops", "read", "expected"),
-    [(0.0, 0, 50), (1e9, 0, 50), (1e10, 0, 10), (1e12, 0, 4), (0.0, 2**26, 4), (1e12, 2**30, 1)],
+    [(0.0, 0, 200), (1e9, 0, 100), (1e10, 0, 10), (1e12, 0, 4), (0.0, 2**24, 4), (1e12, 2**30, 1)],
 )
 def test_dispatches_are_short_for_large_models_and_batches(flops, read, expected):
     assert measures.dispatch_steps(flops, read) == expected

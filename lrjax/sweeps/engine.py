@@ -100,7 +100,7 @@ def sweep(
         divergence: the factor above; None leaves only losses that are not finite.
         accumulate: batches whose gradients are averaged into one update.
         lane_batch: lanes that run at once; as many as fit the memory if not given.
-        chunk_steps: updates per dispatch; by what an update costs, at most 50, if not given.
+        chunk_steps: updates per dispatch; by what an update costs, at most 200, if not given.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
         rewrite_convolutions: whether to run convolutions and poolings as other operations, equal
             to rounding, and on a CPU one lane after another; where that is faster, if not given.

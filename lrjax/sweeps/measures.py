@@ -102,8 +102,8 @@ def _programs(values: Any) -> Iterator[ClosedJaxpr | Jaxpr]:
 # updates, at least, that the cost of a dispatch, most of which is fresh memory, is shared.
 DISPATCH_FLOPS = {"cpu": 1e11}
 ACCELERATOR_FLOPS = 1e13
-MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 50
-DISPATCH_BYTES = 2**28  # of batches that are read, of which some dispatches' are kept ready
+MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 200
+DISPATCH_BYTES = 2**26  # of batches that are read, of which some dispatches' are kept ready
 
 
 def dispatch_steps(flops: float, read_bytes: int = 0) -> int:
