@@ -3,6 +3,7 @@
 Every sweep is a range test over weight decays with plain SGD, the default of `lrjax.range_test`.
 """
 
+import functools
 import itertools
 import statistics
 import time
@@ -142,6 +143,26 @@ def rates(steps):
     return np.geomspace(START, END, steps, dtype=np.float32)
 
 
+def update(workload, params, decay, rate, row, data):
+    """One update of one lane, as one would write it by hand: new parameters and the loss."""
+    batch = jax.tree.map(lambda array: array[row], data)
+    loss, grads = jax.value_and_grad(workload.loss)(params, batch)
+
+    def descend(p, g):
+        return (p - rate * (g + decay * p)).astype(p.dtype)
+
+    return jax.tree.map(descend, params, grads), loss
+
+
+def single_run(workload, decay, rates, rows, data):
+    """The losses of one lane, f32[steps], as a scan."""
+
+    def step(params, now):
+        return update(workload, params, decay, *now, data)
+
+    return jax.lax.scan(step, workload.init(jax.random.key(0)), (rates, rows))[1]
+
+
 def hand_written(workload):
     """The sweep as one would write it without lrjax: `jit(vmap(scan))`.
 
@@ -149,21 +170,8 @@ def hand_written(workload):
         A function of decays f32[lanes], rates f32[steps], the samples' numbers
         i32[steps, batch] and the data, which gives the losses f32[lanes, steps].
     """
-
-    def run(decays, rates, rows, data):
-        def lane(decay):
-            def update(params, now):
-                rate, row = now
-                batch = jax.tree.map(lambda array: array[row], data)
-                loss, grads = jax.value_and_grad(workload.loss)(params, batch)
-                params = jax.tree.map(lambda p, g: p - rate * (g + decay * p), params, grads)
-                return params, loss
-
-            return jax.lax.scan(update, workload.init(jax.random.key(0)), (rates, rows))[1]
-
-        return jax.vmap(lane)(decays)
-
-    return jax.jit(run)
+    run = functools.partial(single_run, workload)
+    return jax.jit(jax.vmap(run, in_axes=(0, None, None, None)))
 
 
 def medians(functions, repeats):

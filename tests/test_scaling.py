@@ -195,13 +195,34 @@ def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypat
     assert memory.fitting(64, multiple, lambda size: size, free) == expected
 
 
-def test_little_memory_makes_small_blocks(whole, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda mesh: 10_000)
+@pytest.mark.parametrize(
+    ("lanes", "lane_bytes", "expected"),
+    [(64, 0, 64), (64, 2**10, 64), (64, 2**17, 8), (17, 2**17, 6), (7, 2**19, 2), (7, 2**30, 1)],
+)
+def test_blocks_keep_their_states_in_the_cache(lanes, lane_bytes, expected):
+    assert memory.fitting_cache(lanes, lane_bytes) == expected
+
+
+def block_sizes(monkeypatch):
+    """A list of the sizes of all blocks that start from here on."""
     sizes = []
     start = programs.start
     monkeypatch.setattr(
         programs, "start", lambda job, part: sizes.append(len(part.seeds)) or start(job, part)
     )
+    return sizes
+
+
+def test_a_small_cache_makes_small_blocks(whole, monkeypatch):
+    monkeypatch.setattr(memory, "CACHE_BYTES", 1000)
+    sizes = block_sizes(monkeypatch)
+    assert_close(SWEEP(), whole)
+    assert sizes == [3, 3]
+
+
+def test_little_memory_makes_small_blocks(whole, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda mesh: 10_000)
+    sizes = block_sizes(monkeypatch)
     assert_close(SWEEP(), whole)
     assert sizes
     assert max(sizes) < 6

@@ -99,7 +99,8 @@ def sweep(
             About 25 evaluations if not given.
         divergence: the factor above; None leaves only losses that are not finite.
         accumulate: batches whose gradients are averaged into one update.
-        lane_batch: lanes that run at once; as many as fit the memory if not given.
+        lane_batch: lanes in one block, which trains as one; if not given, as many as fit the
+            device's memory, or a CPU's cache.
         chunk_steps: updates per dispatch; by what an update costs, at most 200, if not given.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
         rewrite_convolutions: whether to run convolutions and poolings as other operations, equal

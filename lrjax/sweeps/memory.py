@@ -1,4 +1,4 @@
-"""How many lanes fit the device."""
+"""How many lanes fit the device, or a CPU's cache."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ def program_bytes(compiled: jax.stages.Compiled) -> int:
         + analysis.temp_size_in_bytes
         - analysis.alias_size_in_bytes
     )
+
+
+CACHE_BYTES = 2**20  # of one core of a CPU, beside gradients
+
+
+def fitting_cache(lanes: int, lane_bytes: int) -> int:
+    """How many lanes, in blocks of about the same size, keep their states in a core's cache.
+
+    The updates of more wait for the memory, and two blocks run on two cores.
+    """
+    most = max(1, CACHE_BYTES // max(lane_bytes, 1))
+    return -(-lanes // -(-lanes // most))
 
 
 # The compiler's figures leave out what the allocator loses between arrays.

@@ -193,11 +193,15 @@ def first_run(
 
 
 def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> int:
-    """How many lanes to run at once: as many as asked for, or as many as fit."""
+    """How many lanes to run at once: as many as asked for, or as many as fit well."""
     most = min(len(grid), lane_batch or len(grid))
     size = -(-most // job.multiple) * job.multiple
     if lane_batch is not None:
         return size
+    if job.mesh is None and jax.default_backend() == "cpu":
+        states = jax.tree.leaves(state_shapes(job, blocks(grid, size)[0]))
+        state_bytes = sum(array.size * array.dtype.itemsize for array in states)
+        size = memory.fitting_cache(size, state_bytes // size)
 
     def compiled(size):
         part = blocks(grid, size)[0]
