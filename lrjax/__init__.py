@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """A public name, all of which are loaded at the first use, so that `lrjax --help` is quick."""
+    if importlib.util.find_spec(f"{__name__}.{name}"):
+        # A module alone, because it may be one of all that is just being loaded.
+        return importlib.import_module(f"{__name__}.{name}")
     everything = importlib.import_module("lrjax._everything")
     # Afterwards they are found without this function.
     globals().update({key: value for key, value in vars(everything).items() if key[0] != "_"})

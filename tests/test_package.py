@@ -17,6 +17,11 @@ def test_import_loads_only_what_it_needs(module):
     assert python(code) == "False"
 
 
+@pytest.mark.parametrize("name", ["recipes", "sweeps", "transforms"])
+def test_a_module_may_be_imported_first(name):
+    assert python(f"import lrjax.{name} as module; print(module.__name__)") == f"lrjax.{name}"
+
+
 def test_every_public_name_is_at_the_top_and_documented():
     for name in lrjax.__all__:
         value = getattr(lrjax, name)
