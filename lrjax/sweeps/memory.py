@@ -41,16 +41,17 @@ def program_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
-CACHE_BYTES = 2**20  # of one core of a CPU, beside gradients
+CACHE_BYTES = 2**21  # of one core of a CPU
 
 
 def fitting_cache(lanes: int, lane_bytes: int) -> int:
     """How many lanes, in blocks of about the same size, keep their states in a core's cache.
 
-    The updates of more wait for the memory, and two blocks run on two cores.
+    The updates of more wait for the memory, and two blocks run on two cores. All lanes, where
+    the cache is too small for one.
     """
-    most = max(1, CACHE_BYTES // max(lane_bytes, 1))
-    return -(-lanes // -(-lanes // most))
+    most = CACHE_BYTES // max(lane_bytes, 1)
+    return -(-lanes // -(-lanes // most)) if most else lanes
 
 
 # The compiler's figures leave out what the allocator loses between arrays.

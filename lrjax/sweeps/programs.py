@@ -32,14 +32,12 @@ QUICKLY_COMPILED = {"xla_backend_optimization_level": 2}
 def init_lanes(hyperparams, seeds, optimizer, initial, program):
     """The states of lanes before their first update."""
 
-    def init(lane):
-        hyperparams, seed = lane
+    def init(hyperparams, seed):
         return runs.init(hyperparams, seed, optimizer, initial, program.task)
 
     # A CPU's cache holds the random numbers of one lane, but not those of all.
-    one_by_one = program.mesh is None and jax.default_backend() == "cpu"
-    over_lanes = functools.partial(jax.lax.map, init) if one_by_one else jax.vmap(init)
-    return _placed(over_lanes((hyperparams, seeds)), program.mesh, LANES)
+    over_lanes = _one_by_one if _on_one_cpu(program) else jax.vmap
+    return _placed(over_lanes(init)(hyperparams, seeds), program.mesh, LANES)
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
@@ -66,12 +64,21 @@ def evaluate_lanes(states, seeds, groups, program):
 
 def _over_lanes(run: Callable, program: Program) -> Callable:
     """A function of all lanes, from one of a single lane."""
-    convolves = isinstance(program.task.loss, Rewritten)
-    if not (convolves and program.mesh is None and jax.default_backend() == "cpu"):
-        return jax.vmap(run)
-    # One after another, because there is no fast convolution of a batch of kernels, and because
-    # a CPU's cache holds the images of one lane, but not those of all.
+    # There is no fast convolution of a batch of kernels, and a CPU's cache holds the images of
+    # one lane, but not those of all.
+    return _one_by_one(run) if _convolves(program) and _on_one_cpu(program) else jax.vmap(run)
+
+
+def _one_by_one(run: Callable) -> Callable:
     return lambda *lanes: jax.lax.map(lambda lane: run(*lane), lanes)
+
+
+def _convolves(program: Program) -> bool:
+    return isinstance(program.task.loss, Rewritten)
+
+
+def _on_one_cpu(program: Program) -> bool:
+    return program.mesh is None and jax.default_backend() == "cpu"
 
 
 def _placed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
@@ -198,7 +205,7 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
     size = -(-most // job.multiple) * job.multiple
     if lane_batch is not None:
         return size
-    if job.mesh is None and jax.default_backend() == "cpu":
+    if _on_one_cpu(job.program) and not _convolves(job.program):
         states = jax.tree.leaves(state_shapes(job, blocks(grid, size)[0]))
         state_bytes = sum(array.size * array.dtype.itemsize for array in states)
         size = memory.fitting_cache(size, state_bytes // size)
