@@ -1,6 +1,6 @@
 """A Flax Linen training loop of your own, with a 1cycle of rate and momentum.
 
-The only line that is lrjax's is `tx=`: its optimizers are Optax transformations. Look at the
+The line to look for is `tx=`: lrjax's optimizers are Optax transformations. Look at the
 table: while the rate rises to its peak the momentum falls, and both turn back together; the
 best accuracy comes at the end, when the rate is small.
 """

@@ -1,8 +1,8 @@
 """Cyclical momentum by hand: two schedules, and Optax's own SGD.
 
 `lrjax.inject` lets any Optax factory take schedules for any of its hyperparameters. Smith's
-rule: the momentum falls while the rate rises, so that their product stays moderate. Look at the
-two columns, which turn at the same updates, and at the last line: `cyclical_sgd` is the same.
+rule: the momentum falls while the rate rises, which steadies large rates. Look at the two
+columns, which turn at the same updates, and at the last line: `cyclical_sgd` is the same.
 """
 
 import jax

@@ -1,10 +1,17 @@
 """A published experiment as lanes: one CNN on MNIST, Adam, five learning rates, one sweep.
 
-    python examples/16_mnist_learning_rates.py --data mnist.npz --epochs 25
+`python examples/16_mnist_learning_rates.py --data mnist.npz --epochs 2` printed this on a CPU,
+beside what machinecurve.com published after up to 25 epochs:
 
-An article of machinecurve.com trained it at each rate in turn. Look at whether the rates come in
-the same order. Without a file (of x_train, y_train, x_test, y_test) a tenth of the network runs
-on scikit-learn's digits, which the published numbers are not of.
+    learning rate  test loss  published  accuracy  published
+              0.5       2.31       2.32      9.7%      10.1%
+             0.01     0.0417     0.0454     98.6%      98.9%
+            0.001     0.0488     0.0286     98.4%      99.2%
+            1e-05       1.81      0.171     75.8%      95.1%
+            1e-07       2.32       2.27      8.1%      16.2%
+
+Look at the small rates, which need longer. Without a file (of x_train, y_train, x_test, y_test)
+a small copy trains on scikit-learn's digits, which the published numbers are not of.
 """
 
 import argparse
@@ -26,19 +33,16 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--data", help="MNIST as an .npz file")
 parser.add_argument("--epochs", type=int, default=10)
 arguments = parser.parse_args()
-
+widths = (32, 64, 256) if arguments.data else (4, 8, 16)
 if arguments.data:
-    widths = 32, 64, 256
     with np.load(arguments.data) as file:
         x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
     x, y = x[: len(x) * 4 // 5], y[: len(y) * 4 // 5]  # the article validates on the last fifth
 else:
-    widths = 4, 8, 16
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8).repeat(2, axis=1).repeat(2, axis=2)
     x, x_test, y, y_test = train_test_split(images, labels, test_size=360, random_state=0)
 x, x_test = ((images[..., None] / images.max()).astype("float32") for images in (x, x_test))
-y, y_test = y.astype("int32"), y_test.astype("int32")
 
 
 class CNN(nn.Module):
@@ -47,8 +51,7 @@ class CNN(nn.Module):
         init = {"kernel_init": nn.initializers.glorot_uniform()}  # Keras's
         for width in widths[:2]:
             x = nn.relu(nn.Conv(width, (3, 3), padding="VALID", **init)(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
-            x = nn.Dropout(0.25, deterministic=not train)(x)
+            x = nn.Dropout(0.25, deterministic=not train)(nn.max_pool(x, (2, 2), strides=(2, 2)))
         x = nn.relu(nn.Dense(widths[2], **init)(x.reshape(len(x), -1)))
         return nn.Dense(10, **init)(x)
 
@@ -71,7 +74,6 @@ curves = lrjax.sweep(
     progress=True,
 )
 print("learning rate  test loss  published  accuracy  published")
-results = curves.eval_loss[:, 0, -1], curves.eval_metrics["accuracy"][:, 0, -1]
-rows = zip(RATES, results[0], PUBLISHED_LOSSES, results[1], PUBLISHED_ACCURACIES, strict=True)
-for row in rows:
+losses, accuracies = curves.eval_loss[:, 0, -1], curves.eval_metrics["accuracy"][:, 0, -1]
+for row in zip(RATES, losses, PUBLISHED_LOSSES, accuracies, PUBLISHED_ACCURACIES, strict=True):
     print("{:13g}  {:9.3g}  {:9.3g}  {:8.1%}  {:9.1%}".format(*row))
