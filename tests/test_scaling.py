@@ -197,7 +197,7 @@ def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypat
 
 @pytest.mark.parametrize(
     ("lanes", "lane_bytes", "expected"),
-    [(64, 0, 64), (64, 2**10, 64), (64, 2**17, 16), (17, 2**17, 9), (7, 2**20, 2), (7, 2**30, 7)],
+    [(64, 0, 64), (64, 2**10, 64), (64, 2**20, 16), (17, 2**20, 9), (7, 2**23, 2), (7, 2**30, 7)],
 )
 def test_blocks_keep_their_states_in_the_cache(lanes, lane_bytes, expected):
     assert memory.fitting_cache(lanes, lane_bytes) == expected

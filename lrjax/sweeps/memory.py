@@ -41,14 +41,13 @@ def program_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
-CACHE_BYTES = 2**21  # of one core of a CPU
+CACHE_BYTES = 2**24  # of a CPU, about
 
 
 def fitting_cache(lanes: int, lane_bytes: int) -> int:
-    """How many lanes, in blocks of about the same size, keep their states in a core's cache.
+    """How many lanes, in blocks of about the same size, keep their states in a CPU's cache.
 
-    The updates of more wait for the memory, and two blocks run on two cores. All lanes, where
-    the cache is too small for one.
+    The updates of more wait for the memory. All lanes, where the cache is too small for one.
     """
     most = CACHE_BYTES // max(lane_bytes, 1)
     return -(-lanes // -(-lanes // most)) if most else lanes
