@@ -15,7 +15,6 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from lrjax.batches import ArrayReader, Group, Loaded, Reader
-from lrjax.convolutions import Rewritten
 from lrjax.lanes import LANES, Block, Lanes, blocks, sharding
 from lrjax.sweeps import memory, runs
 from lrjax.sweeps.runs import Program, Record, Span, State
@@ -64,17 +63,15 @@ def evaluate_lanes(states, seeds, groups, program):
 
 def _over_lanes(run: Callable, program: Program) -> Callable:
     """A function of all lanes, from one of a single lane."""
-    # There is no fast convolution of a batch of kernels, and a CPU's cache holds the images of
-    # one lane, but not those of all.
-    return _one_by_one(run) if _convolves(program) and _on_one_cpu(program) else jax.vmap(run)
+    if not program.copies:
+        return jax.vmap(run)
+    # Few, because a CPU's cache holds the images of these, but not those of all; and two, because
+    # what takes one core for one lane then runs beside the other.
+    return lambda *lanes: jax.lax.map(lambda lane: run(*lane), lanes, batch_size=2)
 
 
 def _one_by_one(run: Callable) -> Callable:
     return lambda *lanes: jax.lax.map(lambda lane: run(*lane), lanes)
-
-
-def _convolves(program: Program) -> bool:
-    return isinstance(program.task.loss, Rewritten)
 
 
 def _on_one_cpu(program: Program) -> bool:
@@ -205,7 +202,7 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
     size = -(-most // job.multiple) * job.multiple
     if lane_batch is not None:
         return size
-    if _on_one_cpu(job.program) and not _convolves(job.program):
+    if _on_one_cpu(job.program) and not job.program.copies:
         states = jax.tree.leaves(state_shapes(job, blocks(grid, size)[0]))
         state_bytes = sum(array.size * array.dtype.itemsize for array in states)
         size = memory.fitting_cache(size, state_bytes // size)

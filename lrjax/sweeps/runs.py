@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from lrjax import convolutions
 from lrjax.batches import Group, Loaded, Rows
 from lrjax.lanes import DATA, sharding
 from lrjax.tasks import Metrics, Task
@@ -27,6 +28,12 @@ class Program(NamedTuple):
     divergence: float | None
     accumulate: int
     mesh: Mesh | None = None  # of which an axis `data` splits every batch
+
+    @property
+    def copies(self) -> bool:
+        """Whether few lanes run at once, each in a copy of one lane's program."""
+        rewritten = isinstance(self.task.loss, convolutions.Rewritten)
+        return rewritten and convolutions.faster(self.mesh)
 
 
 class Span(NamedTuple):
@@ -148,12 +155,17 @@ def train(
 
 def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax.Array, key):
     """The means over the batches of update k: loss, model state, metrics and gradient."""
-    gradient = jax.value_and_grad(program.task.loss, has_aux=True)
+
+    def gradient(params, model_state, batch, key):
+        loss = jax.value_and_grad(program.task.loss, has_aux=True)
+        return loss(params, model_state, batch, key, True)
+
+    gradient = _of_lanes(gradient, program)
 
     def one(model_state, part):
         batch = _spread(source.fetch(k * program.accumulate + part), program.mesh)
         (loss, (model_state, metrics)), grads = gradient(
-            state.params, model_state, batch, jax.random.fold_in(key, part), True
+            state.params, model_state, batch, jax.random.fold_in(key, part)
         )
         return model_state, (loss, metrics, grads)
 
@@ -165,6 +177,11 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         means = jax.tree.map(lambda array: jnp.mean(array, 0), stacked)
     loss, metrics, grads = means
     return loss, model_state, metrics, grads
+
+
+def _of_lanes(function: Callable, program: Program) -> Callable:
+    """A function of one lane, as several lanes run it at once."""
+    return convolutions.copied(function) if program.copies else function
 
 
 def _spread(batch: Any, mesh: Mesh | None) -> Any:
@@ -253,10 +270,15 @@ def evaluate(
     """The mean loss and metrics over all samples, NaN for a run that has diverged."""
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
 
+    def measure(params, model_state, batch, key):
+        loss, (_, metrics) = program.task.loss(params, model_state, batch, key, False)
+        return loss, metrics
+
+    measure = _of_lanes(measure, program)
+
     def one(_, batch):
         batch = _spread(batch, program.mesh)
-        loss, (_, metrics) = program.task.loss(state.params, state.model_state, batch, key, False)
-        return None, (loss, metrics)
+        return None, measure(state.params, state.model_state, batch, key)
 
     total = sum(group.weight * len(jax.tree.leaves(group.batches)[0]) for group in groups)
     sums = [
