@@ -20,13 +20,13 @@ from shared import (
     caffe_sgd,
     classification,
     folder,
+    last_accuracy,
     load,
     machine,
     options,
     percent,
     seconds,
     show,
-    stopped_after,
 )
 
 import lrjax
@@ -79,24 +79,19 @@ def main(arguments=None):
         print(f" {apart:.1f} s one after another, a factor of {apart / together:.2f}")
 
     rows = [["policy", "epochs", "updates", "ours, %", "Smith's, %", "our seeds, %"]]
-    with stopped_after(given.minutes):
-        for row in given.rows:
-            _, epochs, published = ROWS[row]
-            curves = run(
-                row,
-                round(epochs * epoch),
-                SEEDS,
-                eval_batches=lrjax.array_batches(test, min(1000, len(test[0]))),
-                eval_every=round(epoch),
-                checkpoint_dir=folder(given.checkpoints, row),
-            )
-            done = curves.eval_steps <= curves.steps_done
-            accuracy = curves.eval_metrics["accuracy"][:, done][:, -1]
-            seeds = " ".join(f"{100 * value:.2f}" for value in accuracy)
-            reached = int(curves.steps_done)
-            rows.append(
-                [row, f"{reached / epoch:.0f}", reached, percent(accuracy), published, seeds]
-            )
+    for row in given.rows:
+        _, epochs, published = ROWS[row]
+        curves = run(
+            row,
+            round(epochs * epoch),
+            SEEDS,
+            eval_batches=lrjax.array_batches(test, min(1000, len(test[0]))),
+            eval_every=round(epoch),
+            checkpoint_dir=folder(given.checkpoints, row),
+        )
+        accuracy, done = last_accuracy(curves), int(curves.steps_done)
+        seeds = " ".join(f"{100 * value:.2f}" for value in accuracy)
+        rows.append([row, f"{done / epoch:.0f}", f"{done:,}", percent(accuracy), published, seeds])
     show(*rows)
 
 

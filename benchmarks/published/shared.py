@@ -26,7 +26,6 @@ def options(description, *, data=True):
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=data, metavar="FILE.npz", help=DATA)
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="go on from here if killed")
-    parser.add_argument("--minutes", type=float, help="stop and save after so long")
     return parser
 
 
@@ -233,6 +232,14 @@ def _those(condition):
 
 
 # Results
+
+
+def last_accuracy(curves):
+    """The accuracy of all lanes at the last evaluation, also of a sweep that was stopped."""
+    done = np.append(True, curves.eval_steps <= curves.steps_done)
+    accuracy = curves.eval_metrics["accuracy"]
+    before = np.full((*accuracy.shape[:-1], 1), np.nan)
+    return np.concatenate([before, accuracy], -1)[..., done][..., -1]
 
 
 def machine():

@@ -20,6 +20,7 @@ from shared import (
     classification,
     flipped,
     folder,
+    last_accuracy,
     load,
     machine,
     options,
@@ -54,6 +55,7 @@ def main(arguments=None):
     parser.add_argument("--depth", type=int, default=56)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--minutes", type=float, help="stop and save after so long")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     given = parser.parse_args(arguments)
     train, test = load(given.data)
@@ -93,9 +95,7 @@ def main(arguments=None):
     with stopped_after(given.minutes):
         for row in given.rows:
             curves = run(row)
-            done = curves.eval_steps <= curves.steps_done
-            accuracy = curves.eval_metrics["accuracy"][:, done]
-            ours = percent(accuracy[:, -1]) if done.any() else "-"
+            ours = percent(last_accuracy(curves))
             rows.append([row, int(curves.steps_done), curves.steps, ours, ROWS[row][3]])
             if curves.steps_done < curves.steps:
                 break

@@ -21,7 +21,7 @@ import functools
 
 import numpy as np
 from flax import linen as nn
-from shared import classification, folder, load, machine, options, percent, show, stopped_after
+from shared import classification, folder, load, machine, options, percent, show
 
 import lrjax
 
@@ -130,10 +130,9 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, default=SEEDS)
     given = parser.parse_args(arguments)
     print(machine())
-    with stopped_after(given.minutes):
-        experiment("digits", *digits(), given)
-        if given.data:
-            experiment("MNIST", *load(given.data), given)
+    experiment("digits", *digits(), given)
+    if given.data:
+        experiment("MNIST", *load(given.data), given)
 
 
 if __name__ == "__main__":
