@@ -63,11 +63,12 @@ def main(arguments=None):
     batches = lrjax.array_batches(train, given.batch)
     epoch = len(train[0]) / given.batch
 
+    # One each, so that a second sweep compiles nothing.
+    optimizers = {row: functools.partial(ROWS[row][0], epoch, given.nesterov) for row in ROWS}
+
     def run(row, steps, seeds, **more):
-        optimizer = functools.partial(ROWS[row][0], epoch, given.nesterov)
-        return lrjax.sweep(
-            task, batches, optimizer, steps=steps, seeds=seeds, divergence=None, **more
-        )
+        more |= {"steps": steps, "seeds": seeds, "divergence": None}
+        return lrjax.sweep(task, batches, optimizers[row], **more)
 
     print(machine())
     if given.timing_steps:
