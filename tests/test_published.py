@@ -63,6 +63,7 @@ def test_the_factor_is_between_the_lengths_that_were_tried(script):
     assert factor(0.65, 10, reached) == f"{10**0.5:.1f}"
     assert factor(0.4, 100, reached) == "< 0.1"
     assert factor(0.9, 100, reached) == "> 10.0"
+    assert factor(np.nan, 100, reached) == "-"
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

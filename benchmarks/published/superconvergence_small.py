@@ -12,7 +12,8 @@ and 8 seeds are lanes of one sweep.
 
 The factor says how many times as many updates the best other way takes, between the N tried, to
 come to 1cycle's accuracy; "<" where its shortest run is there already, ">" where its longest is
-not. The recipe's own cost is told apart: a search over rates pays for a grid likewise.
+not. The recipe's own cost is told apart: a search over rates pays for a grid likewise. Of a
+run that is too short for the recipe to see anything, its reason stands in place of a peak.
 
 Not yet run.
 """
@@ -88,11 +89,14 @@ def compare(name, train, test, updates, seeds, checkpoints):
 
     grid = {"learning_rate": RATES, "drop": list(DROP.values())}
     others = run("others", functools.partial(stepped, updates=updates), grid)
-    return recipe, run("1cycle", recipe.optimizer), others
+    cycle = np.full(seeds, np.nan) if recipe.reason else run("1cycle", recipe.optimizer)
+    return recipe, cycle, others
 
 
 def factor(accuracy, updates, reached):
     """The updates by which others reach an accuracy, over those that were taken for it."""
+    if np.isnan(accuracy):
+        return "-"
     numbers, accuracies = np.array([*reached]), np.array([*reached.values()])
     if accuracy > accuracies.max():
         return f"> {numbers[-1] / updates:.1f}"
@@ -109,8 +113,8 @@ def experiment(name, train, test, given):
     for updates in given.updates or UPDATES[name]:
         recipe, cycle, others = compare(name, train, test, updates, given.seeds, given.checkpoints)
         means = others.mean(-1)  # NaN where a seed diverged
-        row = [f"{updates:,}", f"{recipe.max_learning_rate:.3g}", f"{recipe.updates:,}"]
-        row.append(percent(cycle))
+        peak = recipe.reason or f"{recipe.max_learning_rate:.3g}"
+        row = [f"{updates:,}", peak, f"{recipe.updates:,}", percent(cycle)]
         for k in range(len(DROP)):
             rate = np.nanargmax(means[:, k])
             row += [percent(others[rate, k]), f"{RATES[rate]:.3g}"]
