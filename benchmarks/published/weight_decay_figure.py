@@ -8,7 +8,7 @@ The figure of Smith 2018 (arXiv 1803.09820) on how to choose a weight decay: ran
 then, between the two best, 1.8e-3, which he finds best. The network is his, Caffe's "full" one;
 its last layer decays 250 times as fast, as there, and the momentum is Nesterov's, as his logs of
 it say. All decays and seeds are lanes of one sweep, on 10,000 samples instead of 50,000, in
-batches of 100; 2,000 others are for evaluation. `lrjax.rank` reads the picture.
+batches of 100; 1,000 others are for evaluation. `lrjax.rank` reads the picture.
 
 Not yet run.
 """
@@ -30,7 +30,7 @@ from shared import (
 
 import lrjax
 
-BATCH, LAST_DECAY, TESTED = 100, 250, 2000
+BATCH, LAST_DECAY, TESTED = 100, 250, 1000
 WEIGHT_DECAYS = [1e-2, 3.2e-3, 1.8e-3, 1e-3]
 SMITHS = 1.8e-3
 
@@ -68,7 +68,7 @@ def main(arguments=None):
         lanes={"weight_decay": WEIGHT_DECAYS},
         seeds=given.seeds,
         eval_batches=test,
-        eval_every=max(given.updates // 20, 1),
+        eval_every=max(given.updates // 15, 1),
         divergence=None,
         checkpoint_dir=folder(given.checkpoints, f"{given.updates}"),
     )
