@@ -10,7 +10,12 @@ this name at momentum 0.9, `0.01 (1 + 1e-4 t)**-0.75`. Ours are four seeds as la
 the samples are shuffled anew every epoch, where Caffe reads them in a fixed order. The accuracy
 is that of the last update.
 
-Not yet run.
+Not yet run to its end. On a 2-core x86-64 CPU that other work shared, with JAX 0.10.2:
+
+    4 updates of 4 seeds: 33.3 s as lanes, 34.6 s one after another, a factor of 1.04
+
+(On a CPU, lanes with convolutions take turns.) For comparison, a reproduction by others in Keras
+(coxy1989/superconv, five runs) came to 99.05 % in 12 epochs of 1cycle and 98.92 % in 85 of "inv".
 """
 
 import functools
@@ -53,7 +58,7 @@ ROWS = {"1cycle": (onecycle, 12, "99.25 ± 0.03"), "inv": (inv, 85, "99.03 ± 0.
 
 def main(arguments=None):
     parser = options(__doc__)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--nesterov", action="store_true", help="as in Smith's runs on CIFAR")
     parser.add_argument("--timing-steps", type=int, default=8, help="0 for no timing")
