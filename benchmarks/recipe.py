@@ -5,8 +5,8 @@
     python benchmarks/recipe.py --data mnist.npz             MNIST, in the file that Keras has
     python benchmarks/recipe.py --only digits-mlp-sgd --describe
 
-Every number is a test accuracy in per cent, mean ± sample standard deviation over 5 seeds that
-nothing was chosen with. All choices but one are made by the loss on validation data. N updates:
+Every number is a test accuracy in per cent, mean ± sample standard deviation over 5 seeds, with
+which nothing but c was chosen. All choices but one are by the loss on validation data. N updates:
 1,000 of 64 samples on digits; of 128 on MNIST 2,000 for the MLP (784-64-10), 1,000 for the CNN
 (3x3 convolutions of stride 2 to 8 and 16 channels); fixed before the first run.
 
@@ -31,6 +31,7 @@ digits-cnn-sgd   11.0  98.00±.50  97.83±.36  97.56±.23  96.33±.53  96.89±.3
 digits-cnn-adamw 11.0  97.78±.76  97.50±.52  97.78±.44 97.17±1.14  97.72±.36  97.83±.63 tied tied
 mnist-mlp-sgd    11.0  97.69±.10  97.24±.07  96.91±.26  96.91±.26  96.68±.17  96.88±.14  yes  yes
 mnist-mlp-adamw  10.5  97.61±.08  97.18±.20  96.90±.16  96.90±.16  96.78±.07  96.94±.20  yes  yes
+mnist-cnn-sgd    10.5  98.28±.12  97.70±.15  97.76±.13  97.76±.13  97.30±.31  97.62±.20  yes tied
                         Prodigy     with decay            DoG  schedule-free          tuned
 digits-mlp-free       97.89±.75      98.22±.37      98.33±.20      97.33±.15      97.61±.25
 digits-cnn-free      96.50±1.05      97.44±.53      97.44±.99      96.50±.70      97.28±.82
@@ -52,7 +53,13 @@ from sklearn.datasets import load_digits
 
 import lrjax
 
-TEST_SEEDS = (100, 101, 102, 103, 104)  # of every number in the table, and of nothing else
+TEST_SEEDS = (
+    100,
+    101,
+    102,
+    103,
+    104,
+)  # of every number in the table; only the constant rates are chosen with them
 SEARCH_SEEDS = (0,)  # the recipe takes 0 and 1
 RATE_FREE_TRIALS = 12  # the recipe's usual cost, 11 runs, and its final run
 DECAYS, MOMENTA = (1e-6, 1e-2), (0.8, 0.99)
