@@ -20,6 +20,39 @@ that takes a batch at once ("batches").
 warm: milliseconds per lane and update, of one call that comes after another; medians of calls
 that take turns in one process. cold: seconds from the start of a process to suggestions for all
 16 weight decays, compilation included; medians of processes that take turns.
+
+Last answers, on a 2-core x86-64 CPU that other work shared, so the first two are pinned to one
+core, where 105 million operations take lrjax little longer than a matrix product:
+
+    tiny, 100 updates                warm, ms
+    lrjax                              0.023    1.0x
+    torch-lr-finder   samples          0.522   22.7x
+    torch-lr-finder   batches          0.371   16.1x
+    fastai            samples          1.107   48.0x
+    fastai            batches          0.959   41.6x
+    Lightning         samples          1.079   46.8x
+    Lightning         batches          0.920   39.9x
+    best peer / lrjax                          16.1x
+
+    mlp, 100 updates                 warm, ms
+    lrjax                              1.238    1.0x
+    torch-lr-finder   samples          1.943    1.6x
+    torch-lr-finder   batches          1.645    1.3x
+    fastai            samples          2.627    2.1x
+    fastai            batches          2.359    1.9x
+    Lightning         samples          2.661    2.1x
+    Lightning         batches          2.199    1.8x
+    best peer / lrjax                           1.3x
+
+    cnn, 20 updates                  warm, ms             cold, s
+    lrjax                             99.173    1.0x      34.127    1.0x
+    torch-lr-finder   samples        133.628    1.3x      33.377    1.0x
+    torch-lr-finder   batches         90.805    0.9x      25.662    0.8x
+    fastai            samples        125.470    1.3x      38.047    1.1x
+    fastai            batches        103.125    1.0x      38.457    1.1x
+    Lightning         samples        115.270    1.2x      38.402    1.1x
+    Lightning         batches         88.829    0.9x      41.236    1.2x
+    best peer / lrjax                           0.9x                0.8x
 """
 
 import argparse
@@ -187,7 +220,7 @@ def by_lightning(name, data, steps, loading):
             early_stop_threshold=None,
             update_attr=False,
         )
-        return len(finder.results["loss"]), finder.suggestion(skip_begin=0, skip_end=0)
+        return len(finder.results["loss"]), finder.suggestion(skip_begin=0)
 
     return one_by_one(search)
 

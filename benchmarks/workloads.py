@@ -175,12 +175,14 @@ def hand_written(workload):
 
 
 def medians(functions, repeats):
-    """The median seconds of calls that take turns, after one each that compiles."""
+    """The median seconds of calls that take turns, back and forth, after one each that compiles."""
     times = {name: [] for name in functions}
+    order = list(functions)
     for turn in range(repeats + 1):
-        for name, function in functions.items():
+        for name in order:
             start = time.perf_counter()
-            jax.block_until_ready(function())
+            jax.block_until_ready(functions[name]())
             if turn:
                 times[name].append(time.perf_counter() - start)
+        order.reverse()
     return {name: statistics.median(each) for name, each in times.items()}
