@@ -5,6 +5,7 @@ processes see, for checkpoints too.
 """
 
 import os
+import pathlib
 import sys
 import time
 
@@ -27,6 +28,8 @@ def slow(batches):
     """The batches as a stream that takes its time, so that a test can kill a process in it."""
     for step in range(10**9):
         time.sleep(0.02)
+        if step == 60:
+            pathlib.Path(out, f"{number}.running").touch()
         yield jax.device_get(batches(step))
 
 

@@ -76,7 +76,9 @@ def test_processes_with_different_arguments_are_refused(tmp_path, processes):
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_other_with_a_clear_error(tmp_path, processes, killed):
     processes += start(tmp_path, ["100000"], ["100000"])
-    time.sleep(15)
+    until = time.monotonic() + 180
+    while len(list(tmp_path.glob("*.running"))) < 2 and time.monotonic() < until:
+        time.sleep(0.5)
     assert [process.poll() for process in processes] == [None, None]
     processes[killed].send_signal(signal.SIGKILL)
     other, begun = processes[1 - killed], time.monotonic()
