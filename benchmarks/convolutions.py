@@ -13,7 +13,7 @@ processor time of all threads in the fastest round, which other work on the mach
 scan: a hand-written jit(vmap(scan)) of the plain loss; call: each of its updates a call of its own;
 off, on: sweeps with `rewrite_convolutions` False and True, 16 lanes unless "1" stands behind.
 
-Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, that other work shared:
+No answer is kept here yet: it was only run on a machine too busy for one.
 """
 
 import argparse
