@@ -1,7 +1,7 @@
 """Is a 1cycle run at the settings of `smith_recipe` better than what a user would pick instead?
 
     pip install ".[demo]" optuna
-    python benchmarks/recipe.py                              digits: some ten minutes on two cores
+    python benchmarks/recipe.py                              digits
     python benchmarks/recipe.py --data mnist.npz             MNIST, in the file that Keras has
     python benchmarks/recipe.py --only digits-mlp-sgd --describe
 
@@ -22,11 +22,14 @@ optax.contrib, which leaves nothing to tune; Prodigy with the linear decay that 
 schedule-free AdamW at its own rate, and at the best of 12 random rates, decays and momenta, both
 at the averaged parameters.
 
-The last answer, with JAX 0.10.2 and Optuna 5.0.0 on a 2-core x86-64 CPU that other work shared:
+The last answers, with JAX 0.10.2 and Optuna 5.0.0 on a 2-core x86-64 CPU that other work shared.
+Columns a and b of all rows but the first two are of an earlier `robust`; mnist-cnn-adamw and
+mnist-cnn-free have not been run. Of TPE's 11 or 12 trials ten are its random start. Prodigy with
+a linear decay, which costs one run, is level with the recipe on the MLPs.
 
                  cost  a: recipe     b: N/2          c  by valid.     d: TPE  e: random  a:c  b:c
-digits-mlp-sgd   11.0  98.28±.36  98.33±.20  98.56±.46  98.56±.46  98.33±.39  98.33±.28 tied tied
-digits-mlp-adamw 11.0  98.11±.36  98.00±.23  98.22±.32  98.22±.32  97.89±.64  97.94±.25 tied tied
+digits-mlp-sgd   11.0  98.28±.30  98.22±.25  98.56±.46  98.56±.46  98.33±.39  98.33±.28 tied tied
+digits-mlp-adamw 11.0  98.28±.50  98.33±.59  98.22±.32  98.22±.32  97.89±.64  97.94±.25  yes  yes
 digits-cnn-sgd   11.0  98.00±.50  97.83±.36  97.56±.23  96.33±.53  96.89±.30  97.61±.89  yes  yes
 digits-cnn-adamw 11.0  97.78±.76  97.50±.52  97.78±.44 97.17±1.14  97.72±.36  97.83±.63 tied tied
 mnist-mlp-sgd    11.0  97.69±.10  97.24±.07  96.91±.26  96.91±.26  96.68±.17  96.88±.14  yes  yes
