@@ -50,17 +50,19 @@ def max_pool(x: jax.Array, window: Window) -> jax.Array:
 
 
 def _max_forward(x, window):
-    largest = max_pool(x, window)
-    return largest, (x, largest)
+    return max_pool(x, window), x
 
 
-def _max_backward(window, saved, grad):
-    x, largest = saved
-    parts, found = [], False
-    for tap in taps(x, window, -jnp.inf):
-        equal = tap == largest
-        parts.append(jnp.where(equal & ~jnp.bool_(found), grad, jnp.zeros_like(grad)))
-        found = equal | found
+def _max_backward(window, x, grad):
+    largest, *others = taps(x, window, -jnp.inf)
+    winner = jnp.zeros(largest.shape, jnp.int8)
+    for k, tap in enumerate(others, 1):
+        winner = jnp.where(tap > largest, jnp.int8(k), winner)
+        largest = jnp.maximum(largest, tap)
+    # One array that all parts read: were it computed again for each of them, and each time rounded
+    # in another way, a gradient could go to two elements or to none.
+    winner = lax.optimization_barrier(winner)
+    parts = [jnp.where(winner == k, grad, jnp.zeros_like(grad)) for k in range(len(others) + 1)]
     return (put_back(parts, x.shape, window),)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.sharding import Mesh
 
@@ -77,30 +76,6 @@ def rewrite(function: Callable) -> Callable:
         )
 
     return rewritten
-
-
-def copied(function: Callable) -> Callable:
-    """A function that becomes one copy for each lane under `vmap`, with no batch of any kernel.
-
-    Example:
-        >>> jax.vmap(copied(lambda x, y: {"sum": x + y}), (0, None))(jnp.arange(3), 1)
-        {'sum': Array([1, 2, 3], dtype=int32)}
-    """
-    copy_by_copy = custom_vmap(function)
-
-    @copy_by_copy.def_vmap
-    def _(size, batched, *args):
-        leaves, structure = jax.tree.flatten(args)
-        flags = jax.tree.leaves(batched)
-
-        def lane(k):
-            own = [leaf[k] if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
-            return function(*jax.tree.unflatten(structure, own))
-
-        results = jax.tree.map(lambda *lanes: jnp.stack(lanes), *map(lane, range(size)))
-        return results, jax.tree.map(lambda _: True, results)
-
-    return copy_by_copy
 
 
 def convolves(program: ClosedJaxpr | Jaxpr) -> bool:

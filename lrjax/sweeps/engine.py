@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -25,8 +26,8 @@ from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.measures import dispatch_steps, measure
 from lrjax.sweeps.programs import (
     Job,
-    Results,
     block_size,
+    ended,
     final_state,
     first_run,
     on_device,
@@ -45,6 +46,7 @@ from lrjax.sweeps.tapes import (
     flat,
     write,
 )
+from lrjax.sweeps.workers import workers
 from lrjax.tasks import Task
 
 
@@ -99,12 +101,13 @@ def sweep(
             About 25 evaluations if not given.
         divergence: the factor above; None leaves only losses that are not finite.
         accumulate: batches whose gradients are averaged into one update.
-        lane_batch: lanes in one block, which trains as one; if not given, as many as fit the
-            device's memory, or a CPU's cache.
+        lane_batch: how many lanes run at once; if not given, as many as fit the device's memory.
+            On a CPU its cores share them.
         chunk_steps: updates per dispatch; by what an update costs, at most 200, if not given.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
         rewrite_convolutions: whether to run convolutions and poolings as other operations, equal
-            to rounding, and on a CPU one lane after another; where that is faster, if not given.
+            to rounding, and on a CPU one lane per core at once; where that is faster, if not
+            given.
         progress: whether to show a progress bar on a terminal.
         checkpoint_dir: folder to save the sweep's state in from time to time, and at its end;
             the same call after a kill goes on from there, to the same curves.
@@ -173,21 +176,23 @@ def sweep(
     groups = put(groups, mesh)
     initial = put(initial, mesh)
     shown = progress and jax.process_index() == 0
+    at_once = min(len(grid), lane_batch or len(grid))
     with (
         contextlib.closing(reader(batches, steps * accumulate)) as data,
         progress_bar(steps, len(grid), enabled=shown) as report,
+        workers(mesh, at_once) as team,
         _interruptible() as stopped,
         _other_processes(),
     ):
         measures = measure(task, optimizer, initial, grid, data.sample)
-        at_once = min(len(grid), lane_batch or len(grid))
         most = dispatch_steps(measures.flops * at_once * accumulate, data.bytes * accumulate)
         spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps, most)
         if rewrite_convolutions is None:
             rewrite_convolutions = measures.convolves and convolutions.faster(mesh)
         if rewrite_convolutions:
             task = task._replace(loss=convolutions.Rewritten(task.loss))
-        job = Job(Program(task, length, divergence, accumulate, mesh), optimizer, initial, groups)
+        program = Program(task, length, divergence, accumulate, mesh)
+        job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
         size = block_size(job, grid, lane_batch, data)
         # What a checkpoint's arrays are shaped by, besides.
@@ -227,31 +232,31 @@ def _drive(
     states, begun = _resumed(job, parts, tape, checkpoints)
     alive, saved = _alive(tape, begun), time.monotonic()
     ahead = [span for span in spans if span.start >= begun] if alive else []
-    pending: list[Results] = []
+    running: list[Future] = []
 
     def read(span):
         each = job.program.accumulate
         count, length = (span.stop - span.start) * each, job.program.length * each
-        source = data.read(span.start * each, count, length, lambda: _ready(pending))
+        source = data.read(span.start * each, count, length, lambda: _idle(running))
         return on_device(source, job.mesh)
 
     source, failure = (read(ahead[0]) if ahead else None), None
     for k, span in enumerate(ahead):
         try:
             if not states:
-                parts, states, pending = first_run(job, grid, size, source, span)
+                parts, running = first_run(job, grid, size, source, span)
             else:
-                states, pending = run(job, parts, states, source, span)
+                running = run(job, parts, states, source, span)
             # While the devices compute.
             source, failure = _attempt(read, ahead[k + 1 : k + 2])
-            jax.block_until_ready(pending)
+            states, results = ended(running)
         except jax.errors.JaxRuntimeError as error:
             if begun == 0 or jax.process_count() > 1:
                 raise
             failure = error
             break
-        for part, results in zip(parts, pending, strict=True):
-            write(tape, part, span, results)
+        for part, told in zip(parts, results, strict=True):
+            write(tape, part, span, told)
         begun, alive = span.stop, _alive(tape, span.stop)
         losses = tape.record.loss[:, span.start : span.stop]
         report(begun, losses, np.isnan(losses[:, -1]), data.waited)
@@ -279,8 +284,16 @@ def _alive(tape: Tape, done: int) -> bool:
     return done == 0 or bool(np.isfinite(tape.record.loss[:, done - 1]).any())
 
 
-def _ready(pending: list[Results]) -> bool:
-    return all(array.is_ready() for array in jax.tree.leaves(pending))
+def _idle(running: list[Future]) -> bool:
+    """Whether no block of a dispatch is being computed any more."""
+
+    def is_over(block):
+        if not block.done():
+            return False
+        _, results = block.result()
+        return all(array.is_ready() for array in jax.tree.leaves(results))
+
+    return all(map(is_over, running))
 
 
 def _agreed(wish: bool) -> bool:

@@ -41,11 +41,11 @@ def program_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
-CACHE_BYTES = 2**24  # of a CPU, about
+CACHE_BYTES = 2**23  # for each core of a CPU, about
 
 
 def fitting_cache(lanes: int, lane_bytes: int) -> int:
-    """How many lanes, in blocks of about the same size, keep their states in a CPU's cache.
+    """How many lanes, in blocks of about the same size, keep their states in a core's cache.
 
     The updates of more wait for the memory. All lanes, where the cache is too small for one.
     """

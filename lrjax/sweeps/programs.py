@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from lrjax.batches import ArrayReader, Group, Loaded, Reader
 from lrjax.lanes import LANES, Block, Lanes, blocks, sharding
 from lrjax.sweeps import memory, runs
 from lrjax.sweeps.runs import Program, Record, Span, State
+from lrjax.sweeps.workers import Workers, on_one_cpu
 
 # One program for all values of one shape: hyperparameters, seeds, data and the optimizer's own
 # numbers are its arguments.
@@ -35,7 +37,7 @@ def init_lanes(hyperparams, seeds, optimizer, initial, program):
         return runs.init(hyperparams, seed, optimizer, initial, program.task)
 
     # A CPU's cache holds the random numbers of one lane, but not those of all.
-    over_lanes = _one_by_one if _on_one_cpu(program) else jax.vmap
+    over_lanes = _one_by_one if on_one_cpu(program.mesh) else jax.vmap
     return _placed(over_lanes(init)(hyperparams, seeds), program.mesh, LANES)
 
 
@@ -63,19 +65,12 @@ def evaluate_lanes(states, seeds, groups, program):
 
 def _over_lanes(run: Callable, program: Program) -> Callable:
     """A function of all lanes, from one of a single lane."""
-    if not program.copies:
-        return jax.vmap(run)
-    # Few, because a CPU's cache holds the images of these, but not those of all; and two, because
-    # what takes one core for one lane then runs beside the other.
-    return lambda *lanes: jax.lax.map(lambda lane: run(*lane), lanes, batch_size=2)
+    # A CPU's cache holds the images of one lane, but not those of all.
+    return _one_by_one(run) if program.in_turn else jax.vmap(run)
 
 
 def _one_by_one(run: Callable) -> Callable:
     return lambda *lanes: jax.lax.map(lambda lane: run(*lane), lanes)
-
-
-def _on_one_cpu(program: Program) -> bool:
-    return program.mesh is None and jax.default_backend() == "cpu"
 
 
 def _placed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
@@ -102,6 +97,7 @@ class Job:
     optimizer: Any
     initial: Any
     groups: tuple[Group, ...]
+    workers: Workers
 
     @property
     def mesh(self) -> Mesh | None:
@@ -117,18 +113,16 @@ class Job:
 def start(job: Job, part: Block) -> State:
     """A block's states before its first update."""
     lanes = put((part.hyperparams, part.seeds), job.mesh, LANES)
-    return jax.block_until_ready(init_lanes(*lanes, job.optimizer, job.initial, job.program))
+    return init_lanes(*lanes, job.optimizer, job.initial, job.program)
 
 
 Results = tuple[Record, Any]  # of one dispatch, and of the evaluation after it if any
 
 
-def run(
-    job: Job, parts: list[Block], states: list[State], source: Any, span: Span
-) -> tuple[list[State], list[Results]]:
-    """One dispatch of all lanes, block after block."""
-    ended, pending = [], []
-    for part, state in zip(parts, states, strict=True):
+def run(job: Job, parts: list[Block], states: list[State], source: Any, span: Span) -> list[Future]:
+    """Begin one dispatch of all lanes; `results` gives each block's state and results."""
+
+    def dispatch(part, state):
         hyperparams, seeds = put((part.hyperparams, part.seeds), job.mesh, LANES)
         state, record = train_lanes(
             hyperparams, seeds, state, job.optimizer, source, span[:2], job.program
@@ -136,9 +130,17 @@ def run(
         evaluation = None
         if span.evaluation is not None:
             evaluation = evaluate_lanes(state, seeds, job.groups, job.program)
-        ended.append(_waiting(state, parts))
-        pending.append((record, evaluation))
-    return ended, pending
+        return _waiting(state, parts), (record, evaluation)
+
+    return [
+        job.workers.submit(dispatch, part, state) for part, state in zip(parts, states, strict=True)
+    ]
+
+
+def ended(running: list[Future]) -> tuple[list[State], list[Results]]:
+    """The states and results of a dispatch, once all of them are there."""
+    states, results = zip(*(block.result() for block in running), strict=True)
+    return list(states), jax.block_until_ready(list(results))
 
 
 def state_shapes(job: Job, part: Block) -> State:
@@ -181,14 +183,17 @@ def _waiting(state: State, parts: list[Block]) -> State:
 
 def first_run(
     job: Job, grid: Lanes, size: int, source: Any, span: Span
-) -> tuple[list[Block], list[State], list[Results]]:
+) -> tuple[list[Block], list[Future]]:
     """The first dispatch, with blocks of half the lanes as long as they do not fit."""
     while True:
         parts = blocks(grid, size)
         try:
-            states = [_waiting(start(job, part), parts) for part in parts]
+            starting = [job.workers.submit(start, job, part) for part in parts]
+            states = [_waiting(jax.block_until_ready(state.result()), parts) for state in starting]
+            running = run(job, parts, states, source, span)
             # Waits, because a device reports what does not fit only while it runs.
-            return parts, *jax.block_until_ready(run(job, parts, states, source, span))
+            ended(running)
+            return parts, running
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or size <= job.multiple:
                 raise
@@ -197,12 +202,12 @@ def first_run(
 
 
 def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> int:
-    """How many lanes to run at once: as many as asked for, or as many as fit well."""
-    most = min(len(grid), lane_batch or len(grid))
-    size = -(-most // job.multiple) * job.multiple
+    """How many lanes in a block: as many as asked for, or as many as fit well, by all workers."""
+    number = job.workers.number
     if lane_batch is not None:
-        return size
-    if _on_one_cpu(job.program) and not job.program.copies:
+        return _rounded_up(min(len(grid), lane_batch) // number, job.multiple)
+    size = _rounded_up(-(-len(grid) // number), job.multiple)
+    if on_one_cpu(job.mesh) and not job.program.in_turn:
         states = jax.tree.leaves(state_shapes(job, blocks(grid, size)[0]))
         state_bytes = sum(array.size * array.dtype.itemsize for array in states)
         size = memory.fitting_cache(size, state_bytes // size)
@@ -214,9 +219,14 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
         arguments = *lanes, states, job.optimizer, source, (0, 1), job.program
         return train_lanes.lower(*arguments).compile()
 
-    size = memory.fitting(size, job.multiple, compiled, memory.free_bytes(job.mesh))
+    free = memory.free_bytes(job.mesh)
+    size = memory.fitting(size, job.multiple, compiled, free and free // number)
     # What fits every process.
     return size if jax.process_count() == 1 else int(np.min(process_allgather(np.int32(size))))
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def on_device(source: Any, mesh: Mesh | None) -> Any:

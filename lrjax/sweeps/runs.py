@@ -30,8 +30,8 @@ class Program(NamedTuple):
     mesh: Mesh | None = None  # of which an axis `data` splits every batch
 
     @property
-    def copies(self) -> bool:
-        """Whether few lanes run at once, each in a copy of one lane's program."""
+    def in_turn(self) -> bool:
+        """Whether the lanes of a block run one after another, instead of as one."""
         rewritten = isinstance(self.task.loss, convolutions.Rewritten)
         return rewritten and convolutions.faster(self.mesh)
 
@@ -160,8 +160,6 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         loss = jax.value_and_grad(program.task.loss, has_aux=True)
         return loss(params, model_state, batch, key, True)
 
-    gradient = _of_lanes(gradient, program)
-
     def one(model_state, part):
         batch = _spread(source.fetch(k * program.accumulate + part), program.mesh)
         (loss, (model_state, metrics)), grads = gradient(
@@ -177,11 +175,6 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         means = jax.tree.map(lambda array: jnp.mean(array, 0), stacked)
     loss, metrics, grads = means
     return loss, model_state, metrics, grads
-
-
-def _of_lanes(function: Callable, program: Program) -> Callable:
-    """A function of one lane, as several lanes run it at once."""
-    return convolutions.copied(function) if program.copies else function
 
 
 def _spread(batch: Any, mesh: Mesh | None) -> Any:
@@ -273,8 +266,6 @@ def evaluate(
     def measure(params, model_state, batch, key):
         loss, (_, metrics) = program.task.loss(params, model_state, batch, key, False)
         return loss, metrics
-
-    measure = _of_lanes(measure, program)
 
     def one(_, batch):
         batch = _spread(batch, program.mesh)
