@@ -227,7 +227,7 @@ def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypat
 
 @pytest.mark.parametrize(
     ("lanes", "lane_bytes", "expected"),
-    [(64, 0, 64), (64, 2**10, 64), (64, 2**20, 8), (9, 2**20, 5), (7, 2**22, 2), (7, 2**30, 7)],
+    [(64, 0, 64), (64, 2**10, 64), (64, 2**18, 8), (9, 2**18, 5), (7, 2**20, 2), (7, 2**30, 1)],
 )
 def test_blocks_keep_their_states_in_the_cache(lanes, lane_bytes, expected):
     assert memory.fitting_cache(lanes, lane_bytes) == expected

@@ -249,31 +249,26 @@ def _split(x, count):
 
 def _kernel_gradient(x, shape, grad, geometry):
     """The sum over parts of the samples."""
-    count = _parts(x, shape[1])
+    height, width, inputs, outputs = shape
+    count = _parts(grad, height * width * inputs / outputs)
     if count == 1:
-        return _rows_gradient(x, shape, grad, geometry)
+        return _product_with_columns(x, shape, grad, geometry)
 
     def add(total, part):
-        return total + _rows_gradient(part[0], shape, part[1], geometry), None
+        return total + _product_with_columns(part[0], shape, part[1], geometry), None
 
     parts = _split(x, count), _split(grad, count)
     return lax.scan(add, jnp.zeros(shape, x.dtype), parts)[0]
 
 
-def _rows_gradient(x, shape, grad, geometry):
-    """For each row of the kernel a matrix product, of the columns it saw with the gradient."""
-    height, width, _, outputs = shape
-    down, across = geometry.only(0).window((height, 1)), geometry.only(1).window((1, width))
-    flat = grad.reshape(-1, outputs)
-    rows = taps(jnp.concatenate(taps(x, across), -1), down)
-    return jnp.concatenate(
-        [
-            lax.dot_general(
-                row.reshape(len(flat), -1),
-                flat,
-                (((0,), (0,)), ((), ())),
-                precision=geometry.precision,
-            )
-            for row in rows
-        ]
-    ).reshape(shape)
+def _product_with_columns(x, shape, grad, geometry):
+    """The matrix product of the gradient with what the elements of the kernel saw."""
+    *size, inputs, outputs = shape
+    columns = jnp.concatenate(taps(x, geometry.window(tuple(size))), -1)
+    columns, flat = columns.reshape(-1, math.prod(size) * inputs), grad.reshape(-1, outputs)
+    # The product is fast whose right side is the wider one.
+    swapped = columns.shape[1] > outputs
+    sides = (flat, columns) if swapped else (columns, flat)
+    product = lax.dot_general(*sides, (((0,), (0,)), ((), ())), precision=geometry.precision)
+    # XLA would turn a transposed product into one with its sides swapped back.
+    return (lax.optimization_barrier(product).T if swapped else product).reshape(shape)

@@ -41,16 +41,16 @@ def program_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
-CACHE_BYTES = 2**23  # for each core of a CPU, about
+CACHE_BYTES = 2**21  # for each core of a CPU, about
 
 
 def fitting_cache(lanes: int, lane_bytes: int) -> int:
     """How many lanes, in blocks of about the same size, keep their states in a core's cache.
 
-    The updates of more wait for the memory. All lanes, where the cache is too small for one.
+    The updates of more wait for the memory. One, where the cache is too small for any.
     """
-    most = CACHE_BYTES // max(lane_bytes, 1)
-    return -(-lanes // -(-lanes // most)) if most else lanes
+    most = max(1, CACHE_BYTES // max(lane_bytes, 1))
+    return -(-lanes // -(-lanes // most))
 
 
 # The compiler's figures leave out what the allocator loses between arrays.
