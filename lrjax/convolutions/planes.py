@@ -268,7 +268,7 @@ def _product_with_columns(x, shape, grad, geometry):
     columns, flat = columns.reshape(-1, math.prod(size) * inputs), grad.reshape(-1, outputs)
     # The product is fast whose right side is the wider one.
     swapped = columns.shape[1] > outputs
-    sides = (flat, columns) if swapped else (columns, flat)
-    product = lax.dot_general(*sides, (((0,), (0,)), ((), ())), precision=geometry.precision)
+    left, right = (flat, columns) if swapped else (columns, flat)
+    product = lax.dot_general(left, right, (((0,), (0,)), ((), ())), precision=geometry.precision)
     # XLA would turn a transposed product into one with its sides swapped back.
     return (lax.optimization_barrier(product).T if swapped else product).reshape(shape)
