@@ -10,17 +10,16 @@ takes longer. Both rates are measured in the same run. by hand: `jit(vmap(scan))
 is milliseconds per lane and update: the difference of a long and a short run, each compiled
 before, over its updates; medians of runs that take turns.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2 that other work shared: the last digits, and
-ratios within 0.2 of each other, are noise.
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2; ratios within 0.1 of each other are noise:
 
-    tiny: 96 GFLOP/s, 12.6 GB/s
+    mlp: 202 GFLOP/s, 45.6 GB/s
       lanes   MFLOP     MB    floor  by hand    lrjax  lrjax/hand  floor/lrjax  of 16 lanes
-         16    0.67   0.02   0.0070   0.0201   0.0233        1.16         0.30         1.00
-        256    0.67   0.02   0.0070   0.0240   0.0239        1.00         0.29         1.02
-    mlp: 87 GFLOP/s, 15.8 GB/s
+         16  105.71   1.65   0.5244   0.8431   0.6474        0.77         0.81         1.00
+        256  105.71   1.63   0.5244   1.0696   0.6700        0.63         0.78         1.03
+    tiny: 194 GFLOP/s, 51.1 GB/s
       lanes   MFLOP     MB    floor  by hand    lrjax  lrjax/hand  floor/lrjax  of 16 lanes
-         16  105.71   1.65   1.2218   1.8654   2.2323        1.20         0.55         1.00
-        256  105.71   1.63   1.2218   2.7146   1.6672        0.61         0.73         0.75
+         16    0.67   0.02   0.0035   0.0181   0.0125        0.69         0.28         1.00
+        256    0.67   0.02   0.0035   0.0106   0.0069        0.65         0.50         0.55
 """
 
 import argparse

@@ -9,8 +9,6 @@ r"""Is a sweep faster than what people run without it: torch-lr-finder, fastai, 
 
     python benchmarks/peers.py                               tiny, mlp and cnn: some minutes
     python benchmarks/peers.py mlp --data mnist.npz          one of them, on a file's images
-    taskset -c 0 python benchmarks/peers.py cnn              one core, where others use the rest:
-                                                             PyTorch's threads wait for each other
 
 Every tool runs the range test over 16 weight decays: lrjax as 16 lanes, the others one after
 another, with the same model, data, batch size, optimizer (SGD) and number of updates, and two
@@ -21,38 +19,42 @@ warm: milliseconds per lane and update, of one call that comes after another; me
 that take turns in one process. cold: seconds from the start of a process to suggestions for all
 16 weight decays, compilation included; medians of processes that take turns.
 
-Last answers, on a 2-core x86-64 CPU that other work shared, so the first two are pinned to one
-core, where 105 million operations take lrjax little longer than a matrix product:
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2. The peers' own times differ by half from run
+to run: fifteen minutes earlier torch-lr-finder took 2.1 ms on mlp and 37 ms on cnn. What bounds
+lrjax: on mlp its update takes 1.24 times what its matrix products alone would (see `floor.py`),
+so that the best peer is at 2.5 times the floor, and no program could be 3 times as fast; so too
+on cnn, whose 3.5 billion operations take 18 ms at the rate of a large matrix product. A sweep of
+the tiny network takes 0.0125 ms per lane and update, and 10 ms besides, which 100 updates share.
 
-    tiny, 100 updates                warm, ms
-    lrjax                              0.023    1.0x
-    torch-lr-finder   samples          0.522   22.7x
-    torch-lr-finder   batches          0.371   16.1x
-    fastai            samples          1.107   48.0x
-    fastai            batches          0.959   41.6x
-    Lightning         samples          1.079   46.8x
-    Lightning         batches          0.920   39.9x
-    best peer / lrjax                          16.1x
+    tiny, 100 updates                warm, ms             cold, s
+    lrjax                              0.025    1.0x       3.291    1.0x
+    torch-lr-finder   samples          0.635   25.8x       5.057    1.5x
+    torch-lr-finder   batches          0.448   18.2x       4.851    1.5x
+    fastai            samples          1.220   49.5x       6.768    2.1x
+    fastai            batches          1.010   41.0x       5.630    1.7x
+    Lightning         samples          1.054   42.8x       7.055    2.1x
+    Lightning         batches          0.910   36.9x       6.679    2.0x
+    best peer / lrjax                          18.2x                1.5x
 
-    mlp, 100 updates                 warm, ms
-    lrjax                              1.238    1.0x
-    torch-lr-finder   samples          1.943    1.6x
-    torch-lr-finder   batches          1.645    1.3x
-    fastai            samples          2.627    2.1x
-    fastai            batches          2.359    1.9x
-    Lightning         samples          2.661    2.1x
-    Lightning         batches          2.199    1.8x
-    best peer / lrjax                           1.3x
+    mlp, 100 updates                 warm, ms             cold, s
+    lrjax                              0.666    1.0x       3.733    1.0x
+    torch-lr-finder   samples          1.814    2.7x       6.761    1.8x
+    torch-lr-finder   batches          1.340    2.0x       6.988    1.9x
+    fastai            samples          2.470    3.7x       8.175    2.2x
+    fastai            batches          2.018    3.0x       7.094    1.9x
+    Lightning         samples          2.271    3.4x       8.671    2.3x
+    Lightning         batches          1.888    2.8x       7.882    2.1x
+    best peer / lrjax                           2.0x                1.8x
 
-    cnn, 20 updates                  warm, ms             cold, s
-    lrjax                             99.173    1.0x      34.127    1.0x
-    torch-lr-finder   samples        133.628    1.3x      33.377    1.0x
-    torch-lr-finder   batches         90.805    0.9x      25.662    0.8x
-    fastai            samples        125.470    1.3x      38.047    1.1x
-    fastai            batches        103.125    1.0x      38.457    1.1x
-    Lightning         samples        115.270    1.2x      38.402    1.1x
-    Lightning         batches         88.829    0.9x      41.236    1.2x
-    best peer / lrjax                           0.9x                0.8x
+    cnn, 30 updates                  warm, ms             cold, s
+    lrjax                             29.120    1.0x      18.164    1.0x
+    torch-lr-finder   samples         44.157    1.5x      25.917    1.4x
+    torch-lr-finder   batches         31.573    1.1x      25.897    1.4x
+    fastai            samples         44.484    1.5x      29.679    1.6x
+    fastai            batches         35.250    1.2x      21.754    1.2x
+    Lightning         samples         46.334    1.6x      29.248    1.6x
+    Lightning         batches         31.542    1.1x      29.215    1.6x
+    best peer / lrjax                           1.1x                1.2x
 """
 
 import argparse
