@@ -34,7 +34,6 @@ def _window(
     return Window(*map(tuple, (window_dimensions, window_strides, padding, window_dilation)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x: jax.Array, window: Window) -> jax.Array:
     """The largest element of every window.
 
@@ -46,11 +45,20 @@ def max_pool(x: jax.Array, window: Window) -> jax.Array:
         >>> max_pool(x, window), jax.grad(lambda x: max_pool(x, window).sum())(x)
         (Array([1., 3.], dtype=float32), Array([1., 0., 0., 1., 0.], dtype=float32))
     """
+    # Of windows that overlap, XLA would compute all elements again for each place that they take in
+    # one, which are fewer along one axis after another.
+    for part in [window] if window.disjoint else window.axes():
+        x = _largest(x, part)
+    return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _largest(x, window):
     return functools.reduce(jnp.maximum, taps(x, window, -jnp.inf))
 
 
 def _max_forward(x, window):
-    return max_pool(x, window), x
+    return _largest(x, window), x
 
 
 def _max_backward(window, x, grad):
@@ -59,14 +67,12 @@ def _max_backward(window, x, grad):
     for k, tap in enumerate(others, 1):
         winner = jnp.where(tap > largest, jnp.int8(k), winner)
         largest = jnp.maximum(largest, tap)
-    # One array that all parts read: were it computed again for each of them, and each time rounded
-    # in another way, a gradient could go to two elements or to none.
-    winner = lax.optimization_barrier(winner)
+    # Not where they equal the largest: XLA may compute that again, and round it in another way.
     parts = [jnp.where(winner == k, grad, jnp.zeros_like(grad)) for k in range(len(others) + 1)]
     return (put_back(parts, x.shape, window),)
 
 
-max_pool.defvjp(_max_forward, _max_backward)
+_largest.defvjp(_max_forward, _max_backward)
 
 
 def sum_pool(x: jax.Array, window: Window) -> jax.Array:
@@ -78,7 +84,9 @@ def sum_pool(x: jax.Array, window: Window) -> jax.Array:
         Array([2., 5.], dtype=float32)
     """
     if not window.disjoint:
-        return sum(taps(x, window), start=jnp.zeros((), x.dtype))
+        for part in window.axes():
+            x = sum(taps(x, part), start=jnp.zeros((), x.dtype))
+        return x
     counts = [length // width for length, width in zip(x.shape, window.size, strict=True)]
     whole = [count * width for count, width in zip(counts, window.size, strict=True)]
     blocks = lax.slice(x, (0,) * x.ndim, whole)

@@ -14,6 +14,9 @@ from jax import lax
 MAX_TAPS = 128
 
 
+NOTHING = 1, 1, (0, 0), 1  # an axis's size, stride, padding and dilation along which a window is 1
+
+
 class Window(NamedTuple):
     """A window's size and how it is laid over an array: one entry for every axis."""
 
@@ -27,6 +30,19 @@ class Window(NamedTuple):
         """Whether it tiles the array, up to a rest at the end of an axis."""
         tiles = self.strides == self.size and max(self.dilation) == 1
         return tiles and not any(map(any, self.padding))
+
+    def axes(self) -> list[Window]:
+        """Windows along one axis each, the last one first, that together see what this one does."""
+
+        def along(axis):
+            kept = (
+                tuple(entry if k == axis else default for k, entry in enumerate(entries))
+                for entries, default in zip(self, NOTHING, strict=True)
+            )
+            return Window(*kept)
+
+        moving = [axis for axis, what in enumerate(zip(*self, strict=True)) if what != NOTHING]
+        return [along(axis) for axis in reversed(moving)]
 
 
 def pad(
