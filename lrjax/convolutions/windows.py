@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,6 @@ from jax import lax
 
 # Each element of a window is an operation of its own, so that more take long to compile.
 MAX_TAPS = 128
-
-
-NOTHING = 1, 1, (0, 0), 1  # an axis's size, stride, padding and dilation along which a window is 1
 
 
 class Window(NamedTuple):
@@ -31,18 +28,26 @@ class Window(NamedTuple):
         tiles = self.strides == self.size and max(self.dilation) == 1
         return tiles and not any(map(any, self.padding))
 
+    def only(self, axis: int) -> Window:
+        """The same along one axis, and nothing along the others."""
+        size, strides, padding, dilation = self
+        return Window(
+            only(size, axis, 1),
+            only(strides, axis, 1),
+            only(padding, axis, (0, 0)),
+            only(dilation, axis, 1),
+        )
+
     def axes(self) -> list[Window]:
         """Windows along one axis each, the last one first, that together see what this one does."""
+        along = map(self.only, reversed(range(len(self.size))))
+        still = self.only(len(self.size))  # along no axis
+        return [window for window in along if window != still]
 
-        def along(axis):
-            kept = (
-                tuple(entry if k == axis else default for k, entry in enumerate(entries))
-                for entries, default in zip(self, NOTHING, strict=True)
-            )
-            return Window(*kept)
 
-        moving = [axis for axis, what in enumerate(zip(*self, strict=True)) if what != NOTHING]
-        return [along(axis) for axis in reversed(moving)]
+def only(entries: tuple, axis: int, nothing: Any) -> tuple:
+    """One axis's entry, and nothing for the others."""
+    return tuple(entry if k == axis else nothing for k, entry in enumerate(entries))
 
 
 def pad(
