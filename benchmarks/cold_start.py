@@ -7,19 +7,18 @@ Every row is a new process: lrjax's range test and `suggest`; the same sweep as 
 by hand, `jit(vmap(scan))`, whose steepest rates NumPy finds; and lrjax with JAX's persistent
 compilation cache, filled by a process before. The processes take turns; medians of the seconds.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2 that other work shared, so that only the
-ratios tell:
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2:
 
     tiny, 16 lanes, 100 updates
                  import    trace    lower  compile      run  suggest  process    ratio
-    lrjax          0.86     0.24     0.28     2.70     0.29     0.01     4.62     1.10
-    by hand        0.98     0.12     0.14     2.66     0.12     0.00     4.19     1.00
-    cached         0.89     0.25     0.29     0.11     0.27     0.01     2.11     0.50
+    lrjax          0.49     0.18     0.19     1.15     0.24     0.01     2.50     1.23
+    by hand        0.48     0.07     0.14     1.07     0.08     0.00     2.04     1.00
+    cached         0.47     0.17     0.19     0.07     0.24     0.01     1.37     0.67
     mlp, 16 lanes, 100 updates
                  import    trace    lower  compile      run  suggest  process    ratio
-    lrjax          0.57     0.18     0.19     1.72     2.28     0.02     5.16     1.09
-    by hand        0.70     0.09     0.09     1.62     2.08     0.00     4.73     1.00
-    cached         0.71     0.25     0.25     0.11     2.25     0.01     3.77     0.80
+    lrjax          0.53     0.17     0.20     1.20     1.34     0.01     3.74     1.01
+    by hand        0.53     0.07     0.14     1.13     1.55     0.00     3.72     1.00
+    cached         0.52     0.17     0.19     0.09     1.37     0.01     2.65     0.71
 """
 
 import argparse

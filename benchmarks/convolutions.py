@@ -13,7 +13,24 @@ processor time of all threads in the fastest round, which other work on the mach
 scan: a hand-written jit(vmap(scan)) of the plain loss; call: each of its updates a call of its own;
 off, on: sweeps with `rewrite_convolutions` False and True, 16 lanes unless "1" stands behind.
 
-No answer is kept here yet: it was only run on a machine too busy for one.
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2 and PyTorch 2.13 (which runs its updates alone,
+without a loader), of `--fast --torch`; the run was stopped before resnet20:
+
+    cnn
+                     ms   ratio   cpu ms   ratio
+    torch 1        35.7    1.81     57.9    1.59
+    call 1        106.6    5.41    160.2    4.39
+    on 1           40.0    2.03     51.3    1.41
+    call          262.7   13.33    320.6    8.79
+    on             19.7    1.00     36.5    1.00
+
+    lenet
+                     ms   ratio   cpu ms   ratio
+    torch 1        29.5    1.53     50.0    1.35
+    call 1         73.3    3.81    101.9    2.75
+    on 1           23.4    1.22     33.9    0.91
+    call          155.1    8.06    211.5    5.71
+    on             19.2    1.00     37.1    1.00
 """
 
 import argparse
@@ -212,13 +229,15 @@ def measure(model, file, with_torch, rounds, slow):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=list(MODELS), choices=[[], *MODELS])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--data", help="an .npz file of images and labels")
     parser.add_argument("--torch", action="store_true", help="measure PyTorch too")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--fast", action="store_true", help="leave out what takes seconds")
     arguments = parser.parse_args()
-    for model in arguments.models:
+    for model in arguments.models or MODELS:
+        if model not in MODELS:
+            parser.error(f"a model is one of {', '.join(MODELS)}, got {model!r}")
         measure(model, arguments.data, arguments.torch, arguments.rounds, not arguments.fast)
 
 

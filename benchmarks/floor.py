@@ -31,7 +31,7 @@ from workloads import END, START, WORKLOADS, decays, hand_written, load, medians
 
 import lrjax
 
-STEPS = {"tiny": (500, 2500), "mlp": (10, 50), "cnn": (2, 4)}  # of 16 lanes
+STEPS = {"tiny": (500, 2500), "mlp": (10, 50), "cnn": (1, 2)}  # of 16 lanes
 
 
 def one_update(workload, lanes):

@@ -7,24 +7,23 @@
 update, medians of calls that take turns in one process; first: seconds of the first call, which
 traces and compiles.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2, of which other work took one core: there a
-run of the mlp is bound by its matrix products, however it is dispatched.
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2:
 
     tiny, 16 lanes, 100 updates
                                           warm, ms   ratio  first, s
-    lrjax.range_test                        0.0214    1.00      2.11
-    jit(vmap(scan))                         0.0160    0.75      2.51
-    jit(vmap(update)) in a loop             0.0259    1.21      3.65
-    jit(scan), run after run                0.0252    1.18      1.76
-    jit(update), step after step            0.0989    4.63      2.00
+    lrjax.range_test                        0.0183    1.00      1.09
+    jit(vmap(scan))                         0.0167    0.92      1.17
+    jit(vmap(update)) in a loop             0.0189    1.03      2.23
+    jit(scan), run after run                0.0261    1.43      0.91
+    jit(update), step after step            0.0823    4.51      1.06
 
     mlp, 16 lanes, 50 updates
                                           warm, ms   ratio  first, s
-    lrjax.range_test                        1.2481    1.00      2.69
-    jit(vmap(scan))                         1.1880    0.95      2.95
-    jit(vmap(update)) in a loop             1.4111    1.13      4.61
-    jit(scan), run after run                1.1562    0.93      2.39
-    jit(update), step after step            1.1370    0.91      2.48
+    lrjax.range_test                        0.6686    1.00      1.70
+    jit(vmap(scan))                         0.8502    1.27      1.88
+    jit(vmap(update)) in a loop             0.9409    1.41      2.97
+    jit(scan), run after run                0.7296    1.09      1.54
+    jit(update), step after step            0.9078    1.36      1.75
 """
 
 import argparse

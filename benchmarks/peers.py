@@ -20,11 +20,11 @@ that take turns in one process. cold: seconds from the start of a process to sug
 16 weight decays, compilation included; medians of processes that take turns.
 
 Last answers, on a 2-core x86-64 CPU with JAX 0.10.2. The peers' own times differ by half from run
-to run: fifteen minutes earlier torch-lr-finder took 2.1 ms on mlp and 37 ms on cnn. What bounds
-lrjax: on mlp its update takes 1.24 times what its matrix products alone would (see `floor.py`),
-so that the best peer is at 2.5 times the floor, and no program could be 3 times as fast; so too
-on cnn, whose 3.5 billion operations take 18 ms at the rate of a large matrix product. A sweep of
-the tiny network takes 0.0125 ms per lane and update, and 10 ms besides, which 100 updates share.
+to run: minutes earlier torch-lr-finder took 2.1 ms on mlp. What bounds lrjax: on mlp its update
+takes 1.24 times what its matrix products alone would (see `floor.py`), so that the best peer is at
+2.5 times the floor, and no program could be 3 times as fast; and on cnn, 2.1 billion operations
+take 10.6 ms at the rate of a large matrix product. A sweep of the tiny network takes 0.0125 ms per
+lane and update, and 10 ms besides, which 100 updates share.
 
     tiny, 100 updates                warm, ms             cold, s
     lrjax                              0.025    1.0x       3.291    1.0x
@@ -47,14 +47,14 @@ the tiny network takes 0.0125 ms per lane and update, and 10 ms besides, which 1
     best peer / lrjax                           2.0x                1.8x
 
     cnn, 30 updates                  warm, ms             cold, s
-    lrjax                             29.120    1.0x      18.164    1.0x
-    torch-lr-finder   samples         44.157    1.5x      25.917    1.4x
-    torch-lr-finder   batches         31.573    1.1x      25.897    1.4x
-    fastai            samples         44.484    1.5x      29.679    1.6x
-    fastai            batches         35.250    1.2x      21.754    1.2x
-    Lightning         samples         46.334    1.6x      29.248    1.6x
-    Lightning         batches         31.542    1.1x      29.215    1.6x
-    best peer / lrjax                           1.1x                1.2x
+    lrjax                             20.026    1.0x      12.527    1.0x
+    torch-lr-finder   samples         31.647    1.6x      20.480    1.6x
+    torch-lr-finder   batches         23.710    1.2x      18.554    1.5x
+    fastai            samples         32.794    1.6x      21.951    1.8x
+    fastai            batches         22.967    1.1x      20.758    1.7x
+    Lightning         samples         34.247    1.7x      23.636    1.9x
+    Lightning         batches         24.563    1.2x      20.458    1.6x
+    best peer / lrjax                           1.1x                1.5x
 """
 
 import argparse
@@ -98,13 +98,13 @@ def network(name):
 
     if name == "tiny":
         return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    dense = [nn.Linear(784 if name == "mlp" else 3136, 256), nn.ReLU(), nn.Linear(256, 10)]
+    dense = [nn.Linear(784 if name == "mlp" else 1600, 256), nn.ReLU(), nn.Linear(256, 10)]
     if name == "mlp":
         return nn.Sequential(*dense)
     convolutions = [
         layer
         for inputs, outputs in ((1, 32), (32, 64))
-        for layer in (nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        for layer in (nn.Conv2d(inputs, outputs, 3), nn.ReLU(), nn.MaxPool2d(2))
     ]
     return nn.Sequential(*convolutions, nn.Flatten(), *dense)
 

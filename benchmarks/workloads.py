@@ -55,10 +55,10 @@ def _dense(layers, x):
     return x @ weights + bias
 
 
-def _convolve(x, kernel, stride=1):
+def _convolve(x, kernel, stride=1, padding="SAME"):
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=layout
+        x, kernel, (stride, stride), padding, dimension_numbers=layout
     )
 
 
@@ -70,7 +70,7 @@ def _pool(x):
 
 def _cnn(layers, x):
     for kernel, bias in layers[:2]:
-        x = _pool(jax.nn.relu(_convolve(x, kernel) + bias))
+        x = _pool(jax.nn.relu(_convolve(x, kernel, padding="VALID") + bias))
     return _dense(layers[2:], x.reshape(len(x), -1))
 
 
@@ -115,7 +115,7 @@ WORKLOADS = {
     "tiny": Workload(_layers((64, 32), (32, 10)), _dense, (64,), 64),
     "mlp": Workload(_layers((784, 256), (256, 10)), _dense, (784,), 128),
     "cnn": Workload(
-        _layers((3, 3, 1, 32), (3, 3, 32, 64), (3136, 256), (256, 10)), _cnn, (28, 28, 1), 128
+        _layers((3, 3, 1, 32), (3, 3, 32, 64), (1600, 256), (256, 10)), _cnn, (28, 28, 1), 128
     ),
     "resnet20": Workload(_resnet_init, _resnet, (32, 32, 3), 128),
 }
