@@ -152,16 +152,12 @@ def open_checkpoints(directory: str | os.PathLike, identity: Identity) -> Iterat
         (50, 50, (50,))
         >>> folder.cleanup()
     """
-    try:
-        import orbax.checkpoint as ocp
-        from etils import epath
-    except ImportError as error:
-        raise ImportError("checkpoint_dir needs Orbax: pip install orbax-checkpoint") from error
-    folder = epath.Path(os.path.abspath(directory) if "://" not in str(directory) else directory)
+    folder = _folder(directory)
     _make_writable(folder)
     _check_identity(folder, identity)
     check_processes(identity)
     step = _newest(folder, identity)
+    ocp = _orbax()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEEP, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
@@ -169,7 +165,44 @@ def open_checkpoints(directory: str | os.PathLike, identity: Identity) -> Iterat
         yield Checkpoints(folder, manager, step)
 
 
+def saved(directory: str | os.PathLike, name: str) -> Any:
+    """What a folder's checkpoints say of their run under a name; None where there are none.
+
+    Example:
+        >>> saved("nowhere", "steps") is None
+        True
+    """
+    path = _folder(directory) / "identity.json"
+    return (_known(path) or {}).get(name) if path.exists() else None
+
+
 # The folder
+
+
+def _orbax() -> Any:
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise ImportError("checkpoint_dir needs Orbax: pip install orbax-checkpoint") from error
+    return ocp
+
+
+def _folder(directory: str | os.PathLike) -> Any:
+    """A path, which may be of a cloud's storage."""
+    _orbax()  # which brings `etils` along
+    from etils import epath
+
+    return epath.Path(directory if "://" in str(directory) else os.path.abspath(directory))
+
+
+def _known(path: Any) -> Identity | None:
+    """The identity in a file, if it can be read."""
+    try:
+        content = json.loads(path.read_text())
+        known = content["identity"] if content["lrjax.checkpoints"] == FORMAT else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return known if isinstance(known, dict) else None
 
 
 def _make_writable(folder: Any) -> None:
@@ -195,12 +228,8 @@ def _check_identity(folder: Any, identity: Identity) -> None:
                 f"{str(folder)!r}, which holds something else."
             )
         return
-    try:
-        content = json.loads(path.read_text())
-        known = content["identity"] if content["lrjax.checkpoints"] == FORMAT else None
-    except (ValueError, KeyError, TypeError):
-        known = None
-    if not isinstance(known, dict):
+    known = _known(path)
+    if known is None:
         raise ValueError(
             "checkpoint_dir must be empty or hold the checkpoints of this run, got "
             f"{str(folder)!r}, whose identity.json cannot be read."

@@ -13,7 +13,7 @@ import pytest
 from resume_worker import run
 
 import lrjax
-from lrjax.sweeps import engine
+from lrjax.sweeps import engine, workers
 
 WORKER = pathlib.Path(__file__).parent / "resume_worker.py"
 
@@ -84,6 +84,17 @@ def test_a_process_killed_at_ten_random_moments_goes_on(whole, tmp_path):
         process.wait()
     subprocess.run(command, check=True)
     assert_identical(lrjax.Curves.load(out), whole)
+
+
+def test_a_killed_sweep_goes_on_with_another_number_of_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_cores", lambda: 3)
+    expected = run()
+    with monkeypatch.context() as patch:
+        killed_after(patch, 2)
+        with pytest.raises(Killed):
+            run(tmp_path)
+    monkeypatch.setattr(workers, "_cores", lambda: 1)
+    assert_identical(run(tmp_path), expected)
 
 
 def test_an_interrupted_sweep_goes_on(whole, tmp_path, monkeypatch):

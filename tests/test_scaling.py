@@ -173,6 +173,28 @@ def test_curves_are_the_same_on_any_number_of_cores(cores, lane_batch, whole, mo
     assert sum(sizes[: min(cores, at_once)]) <= at_once
 
 
+def test_an_error_cancels_what_has_not_begun(monkeypatch):
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    begun, release = [], threading.Event()
+
+    def block(number):
+        begun.append(number)
+        release.wait(60)
+
+    running = []
+
+    def interrupted():
+        with workers.workers(None, lanes=8) as team:
+            running.extend(team.submit(block, number) for number in range(8))
+            threading.Timer(0.5, release.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(begun) <= 2
+    assert running[-1].cancelled()
+
+
 def test_settings_of_a_with_block_hold_in_a_sweep():
     task = lrjax.task(lambda params, x: ((x - params) ** 2).mean(), jnp.zeros(()))
     with jax.enable_x64(True):

@@ -18,7 +18,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lrjax import _checks, convolutions
-from lrjax._checkpoints import Checkpoints, check_processes, fingerprint, open_checkpoints
+from lrjax._checkpoints import (
+    Checkpoints,
+    check_processes,
+    fingerprint,
+    open_checkpoints,
+    saved,
+)
 from lrjax._progress import Report, progress_bar
 from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
 from lrjax.lanes import Block, Lanes, blocks, check_mesh, check_optimizer, make_lanes
@@ -194,7 +200,7 @@ def sweep(
         program = Program(task, length, divergence, accumulate, mesh)
         job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
-        size = block_size(job, grid, lane_batch, data)
+        size = _saved_size(checkpoint_dir, lane_batch) or block_size(job, grid, lane_batch, data)
         # What a checkpoint's arrays are shaped by, besides.
         identity |= {"lane_batch": size, "chunk_steps": length}
         with _checkpoints(checkpoint_dir, identity) as checkpoints:
@@ -315,6 +321,14 @@ def _resumed(
     for name, rows in flat(tape).items():
         rows[...] = restored.arrays[name]
     return restored.tree, restored.step
+
+
+def _saved_size(directory: str | os.PathLike | None, lane_batch: int | None) -> int | None:
+    """The size of the blocks in a checkpoint, also where another machine would choose another."""
+    if directory is None or lane_batch is not None:
+        return None
+    size = saved(directory, "lane_batch")
+    return size if isinstance(size, int) and size > 0 else None
 
 
 @contextlib.contextmanager

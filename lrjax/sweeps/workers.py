@@ -42,7 +42,10 @@ def workers(mesh: Mesh | None, lanes: int) -> Iterator[Workers]:
         with ThreadPoolExecutor(number, "lrjax worker") as pool:
             # A thread sees nothing of what `with jax.enable_x64(True)` and the like set.
             if pool.submit(_settings).result() == _settings():
-                yield Workers(number, _submitting(pool))
+                try:
+                    yield Workers(number, _submitting(pool))
+                finally:  # of an error, too
+                    pool.shutdown(wait=False, cancel_futures=True)
                 return
     yield Workers(1, _begun)
 
