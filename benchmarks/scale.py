@@ -16,8 +16,8 @@ devices: 8 lanes of the MLP over CPU devices that are forced, and share the same
 Every row is measured in a process of its own. An update takes the difference of a longer and a
 shorter sweep, each compiled before: medians of both.
 
-Last answers, on a 2-core x86-64 CPU with JAX 0.10.2: the first table from a run of its own, the
-others from one that other work shared.
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of the time before every core had a block of
+lanes of its own: the first table from a run of its own, the others from one that other work shared.
 
     lanes
                      all lanes at once                       lane_batch=64

@@ -10,7 +10,25 @@ its last layer decays 250 times as fast, as there, and the momentum is Nesterov'
 it say. All decays and seeds are lanes of one sweep, on 10,000 samples instead of 50,000, in
 batches of 100; 1,000 others are for evaluation. `lrjax.rank` reads the picture.
 
-Not yet run.
+Last answer, with JAX 0.10.2 on a 2-core x86-64 CPU; the picture is `docs/weight_decay.png`:
+
+    10,000 samples, 1,000 updates, 2 seeds
+    weight decay  lowest test loss  at rate  highest accuracy, %       last, %
+    0.01                     1.419   0.0081         51.15 ± 2.47  47.40 ± 0.14
+    0.0032                   1.232   0.0100         56.25 ± 0.49  56.25 ± 0.49
+    0.0018                   1.167   0.0100         57.95 ± 0.35  57.70 ± 0.71
+    0.001                    1.114   0.0100         61.25 ± 0.21  60.50 ± 0.85
+       weight decay   loss   behind    noise  max rate
+    *         0.001   1.13        -  0.02481         -
+    =        0.0018  1.184  0.05409  0.02751         -
+             0.0032  1.244   0.1139  0.02481         -
+               0.01  1.426   0.2959  0.02481         -
+    * to take; the seeds cannot tell lanes marked = or * apart
+    ours: 0.001, Smith's: 0.0018
+
+As in his figure, 1e-2 is the worst throughout, and 3.2e-3 is behind. Between 1e-3 and his
+1.8e-3 these two seeds do not decide. What differs: a fifth of his samples, so that 1,000 updates
+are ten epochs, and no run has begun to overfit.
 """
 
 import functools

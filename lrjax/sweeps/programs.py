@@ -120,7 +120,7 @@ Results = tuple[Record, Any]  # of one dispatch, and of the evaluation after it 
 
 
 def run(job: Job, parts: list[Block], states: list[State], source: Any, span: Span) -> list[Future]:
-    """Begin one dispatch of all lanes; `results` gives each block's state and results."""
+    """Begin one dispatch of all lanes, block by block; `ended` waits for it."""
 
     def dispatch(part, state):
         hyperparams, seeds = put((part.hyperparams, part.seeds), job.mesh, LANES)
@@ -198,7 +198,8 @@ def first_run(
             if "RESOURCE_EXHAUSTED" not in str(error) or size <= job.multiple:
                 raise
         size = max(job.multiple, size // 2 // job.multiple * job.multiple)
-        warnings.warn(f"the lanes do not fit the device; now {size} at once", stacklevel=3)
+        at_once = size * job.workers.number
+        warnings.warn(f"the lanes do not fit the device; now {at_once} at once", stacklevel=3)
 
 
 def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> int:
