@@ -165,11 +165,11 @@ def open_checkpoints(directory: str | os.PathLike, identity: Identity) -> Iterat
         yield Checkpoints(folder, manager, step)
 
 
-def saved(directory: str | os.PathLike, name: str) -> Any:
+def recorded(directory: str | os.PathLike, name: str) -> Any:
     """What a folder's checkpoints say of their run under a name; None where there are none.
 
     Example:
-        >>> saved("nowhere", "steps") is None
+        >>> recorded("nowhere", "steps") is None
         True
     """
     path = _folder(directory) / "identity.json"

@@ -23,7 +23,7 @@ from lrjax._checkpoints import (
     check_processes,
     fingerprint,
     open_checkpoints,
-    saved,
+    recorded,
 )
 from lrjax._progress import Report, progress_bar
 from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
@@ -327,7 +327,7 @@ def _saved_size(directory: str | os.PathLike | None, lane_batch: int | None) -> 
     """The size of the blocks in a checkpoint, also where another machine would choose another."""
     if directory is None or lane_batch is not None:
         return None
-    size = saved(directory, "lane_batch")
+    size = recorded(directory, "lane_batch")
     return size if isinstance(size, int) and size > 0 else None
 
 
