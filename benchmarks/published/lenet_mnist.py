@@ -15,9 +15,13 @@ Last answer, on a 2-core x86-64 CPU with JAX 0.10.2; "inv" has yet to be run:
     8 updates of 4 seeds: 3.2 s as lanes, 5.1 s one after another, a factor of 1.59
     policy  epochs  updates       ours, %    Smith's, %             our seeds, %
     1cycle      12    1,406  99.09 ± 0.06  99.25 ± 0.03  99.01 99.10 99.11 99.14
+    with --nesterov:
+    1cycle      12    1,406  99.09 ± 0.03  99.25 ± 0.03  99.07 99.05 99.10 99.12
 
-That is 0.16 % less than Smith's, 16 of the test images and five of his deviations. It agrees with
-a reproduction by others in Keras (coxy1989/superconv, five runs): 99.05 % in 12 epochs of 1cycle,
+That is 0.16 % less than Smith's, 16 of the test images and five of his deviations, and the reason
+has not been found: neither Nesterov's momentum nor taking each run's best evaluation (99.11 and
+99.09 %) closes the gap, and the accuracy no longer moves after the tenth epoch. It agrees with a
+reproduction by others in Keras (coxy1989/superconv, five runs): 99.05 % in 12 epochs of 1cycle,
 98.92 % in 85 of "inv".
 """
 
