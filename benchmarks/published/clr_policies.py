@@ -12,18 +12,19 @@ take the same number of updates, and of fewer than 25,000 every policy is squeez
 fractions of the run. Batches of 100, momentum 0.9, weight decay 0.004, Caffe's initialization
 and doubled rates for biases. A lane's hyperparameter is its policy's number.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2, of `--updates 600`, six epochs:
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2, of `--updates 1200`, twelve epochs:
 
     quick: 10,000 samples, 2 seeds, accuracies in %
-    policy         360 updates    600 updates         Smith's
-    fixed         50.78 ± 0.00   57.20 ± 0.31  81.4 at 70,000
-    triangular2  28.30 ± 26.13  31.26 ± 30.18  81.4 at 25,000
-    decay         42.10 ± 3.37   47.10 ± 5.37  78.5 at 25,000
-    exp_range     41.91 ± 0.86   50.61 ± 0.16  82.2 at 42,000
+    policy        720 updates  1,200 updates         Smith's
+    fixed        56.75 ± 2.02   64.11 ± 1.00  81.4 at 70,000
+    triangular2  51.58 ± 2.83   55.60 ± 3.45  81.4 at 25,000
+    decay        48.17 ± 0.13   52.86 ± 0.74  78.5 at 25,000
+    exp_range    47.77 ± 1.00   54.89 ± 0.44  82.2 at 42,000
 
-So few updates do not reproduce his order: the policies that go up to 0.006 or start at 0.007 do so
-within the first 48 updates, which one seed of triangular2 does not survive. His length takes about
-three hours here and has yet to be run.
+As his, triangular2 and exp_range come out ahead of decay; but so few updates favour "fixed": the
+others go up to 0.006 or start at 0.007 within the first 96 updates, and of `--updates 600` one of
+two seeds of triangular2 did not survive that. His length takes about three hours here and has yet
+to be run.
 """
 
 import functools
