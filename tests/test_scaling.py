@@ -266,6 +266,15 @@ def block_sizes(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_core")
+def test_a_block_leaves_the_device_before_the_next_one_starts(monkeypatch):
+    events, start, waiting = [], programs.start, programs._waiting
+    monkeypatch.setattr(programs, "start", lambda *a: events.append("start") or start(*a))
+    monkeypatch.setattr(programs, "_waiting", lambda *a: events.append("leave") or waiting(*a))
+    SWEEP(lane_batch=2)
+    assert events[:6] == ["start", "leave"] * 3
+
+
+@pytest.mark.usefixtures("one_core")
 def test_a_small_cache_makes_small_blocks(whole, monkeypatch):
     monkeypatch.setattr(memory, "CACHE_BYTES", 1000)
     sizes = block_sizes(monkeypatch)

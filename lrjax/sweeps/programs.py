@@ -185,11 +185,16 @@ def first_run(
     job: Job, grid: Lanes, size: int, source: Any, span: Span
 ) -> tuple[list[Block], list[Future]]:
     """The first dispatch, with blocks of half the lanes as long as they do not fit."""
+
+    def begin(part, parts):
+        # Off the device before the next block's states come, because all may not fit.
+        return _waiting(start(job, part), parts)
+
     while True:
         parts = blocks(grid, size)
         try:
-            starting = [job.workers.submit(start, job, part) for part in parts]
-            states = [_waiting(jax.block_until_ready(state.result()), parts) for state in starting]
+            starting = [job.workers.submit(begin, part, parts) for part in parts]
+            states = jax.block_until_ready([state.result() for state in starting])
             running = run(job, parts, states, source, span)
             # Waits, because a device reports what does not fit only while it runs.
             ended(running)
