@@ -14,13 +14,10 @@ any process reads it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import hashlib
 import io
 import json
 import os
-import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -412,103 +409,3 @@ def _packed(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 def _unpacked(packed: np.ndarray) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(packed.tobytes()), allow_pickle=False) as file:
         return {name.removeprefix(PREFIX): array for name, array in file.items()}
-
-
-# Fingerprints
-
-
-def fingerprint(value: Any) -> str:
-    """A short text that is the same for the same value, in every process and every run.
-
-    Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
-    and what they hold, dicts in their order; functions by name, code, defaults and what they
-    close over, but not by the globals that they use. What cannot be looked into counts by its
-    type.
-
-    Args:
-        value: pytrees of arrays, plain values and functions, or anything else.
-
-    Returns:
-        16 hexadecimal digits.
-
-    Example:
-        >>> fingerprint((1, "a")) == fingerprint((1, "a")) != fingerprint((1, "b"))
-        True
-    """
-    return _digest(value, {}).hex()[:16]
-
-
-def _digest(value: Any, seen: dict[int, tuple[Any, bytes]], depth: int = 0) -> bytes:
-    """The hash of a value's type, its own data, and the hashes of its parts."""
-    if id(value) not in seen:
-        # For a value that refers to itself, as a recursive function does.
-        seen[id(value)] = (value, b"at depth %d" % depth)
-        own, parts = _looked_into(value)
-        digest = hashlib.sha256(_name(type(value)).encode() + b"\0" + own)
-        for part in parts:
-            digest.update(_digest(part, seen, depth + 1))
-        seen[id(value)] = (value, digest.digest())
-    return seen[id(value)][1]
-
-
-def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
-    """A value's own data, and its parts."""
-    match value:
-        case None | bool() | int() | float() | complex() | str() | bytes():
-            return repr(value).encode(), ()
-        case np.ndarray() | np.generic() | jax.Array():
-            return _array_data(value), ()
-        case Mapping():
-            return b"", [part for item in value.items() for part in item]
-        case list() | tuple():
-            return b"", value
-        case set() | frozenset():
-            return b"".join(sorted(_digest(part, {}) for part in value)), ()
-        case functools.partial():
-            return b"", (value.func, value.args, value.keywords)
-        case types.FunctionType():
-            cells = [_content(cell) for cell in value.__closure__ or ()]
-            parts = (value.__code__, value.__defaults__, value.__kwdefaults__, cells)
-            return _name(value).encode(), parts
-        case types.CodeType():
-            return value.co_code, (value.co_consts, value.co_names)
-        case types.MethodType():
-            return b"", (value.__func__, value.__self__)
-        case type() | types.ModuleType() | types.BuiltinFunctionType() | np.ufunc():
-            return _name(value).encode(), ()
-        case np.dtype():
-            return str(value).encode(), ()
-        case _ if dataclasses.is_dataclass(value):
-            return b"", [getattr(value, field.name) for field in dataclasses.fields(value)]
-        case _ if hasattr(value, "__wrapped__"):  # as of jax.jit
-            return b"", (value.__wrapped__,)
-    return b"", (getattr(value, "__dict__", None),)
-
-
-def _name(value: Any) -> str:
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
-    return f"{getattr(value, '__module__', '')}.{name}"
-
-
-def _content(cell: Any) -> Any:
-    """What a variable of an enclosing function holds, which may be nothing yet."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return None
-
-
-def _array_data(array: Any) -> bytes:
-    """A hash, so that no copy of a large data set is kept."""
-    dtype = str(array.dtype)
-    if isinstance(array, jax.Array):
-        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-            array = jax.random.key_data(array)
-        if not array.is_fully_addressable:
-            array = multihost_utils.process_allgather(array, tiled=True)
-    array = np.ascontiguousarray(array)
-    if array.dtype.hasobject:
-        return dtype.encode() + repr(array.tolist()).encode()
-    digest = hashlib.sha256(f"{dtype}{array.shape}".encode())
-    digest.update(array.reshape(-1).view(np.uint8))
-    return digest.digest()

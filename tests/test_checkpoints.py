@@ -18,7 +18,8 @@ import pytest
 from helpers import python
 
 import lrjax
-from lrjax._checkpoints import fingerprint, open_checkpoints
+from lrjax._checkpoints import open_checkpoints
+from lrjax._fingerprints import fingerprint
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -381,7 +382,8 @@ index, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
 import jax.numpy as jnp, numpy as np
-from lrjax._checkpoints import fingerprint, open_checkpoints
+from lrjax._checkpoints import open_checkpoints
+from lrjax._fingerprints import fingerprint
 
 mesh = jax.make_mesh((4,), ("lanes",))
 sharding = jax.NamedSharding(mesh, jax.P("lanes"))

@@ -127,12 +127,13 @@ Optax
         = onecycle(1.0, 101, pct_start=31 / 101)
 """
 
-from lrjax.schedules import combinators, cycles, decays, onecycles, transitions
+from lrjax.schedules import combinators, cycles, decays, onecycles, steps, transitions
 from lrjax.schedules._numerics import Schedule as Schedule
 from lrjax.schedules.combinators import *
 from lrjax.schedules.cycles import *
 from lrjax.schedules.decays import *
 from lrjax.schedules.onecycles import *
+from lrjax.schedules.steps import *
 from lrjax.schedules.transitions import *
 
 __all__ = [
@@ -140,5 +141,6 @@ __all__ = [
     *cycles.__all__,
     *onecycles.__all__,
     *decays.__all__,
+    *steps.__all__,
     *combinators.__all__,
 ]

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from lrjax import _checks
 from lrjax.schedules import _numerics
 from lrjax.schedules._numerics import MAX_COUNT, Schedule
-from lrjax.schedules.decays import check_boundaries
+from lrjax.schedules.steps import check_boundaries
 
 __all__ = [
     "join",

@@ -21,10 +21,10 @@ from lrjax import _checks, convolutions
 from lrjax._checkpoints import (
     Checkpoints,
     check_processes,
-    fingerprint,
     open_checkpoints,
     recorded,
 )
+from lrjax._fingerprints import fingerprint
 from lrjax._progress import Report, progress_bar
 from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
 from lrjax.lanes import Block, Lanes, blocks, check_mesh, check_optimizer, make_lanes
