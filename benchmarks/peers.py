@@ -17,7 +17,8 @@ that takes a batch at once ("batches").
 
 warm: milliseconds per lane and update, of one call that comes after another; medians of calls
 that take turns in one process. cold: seconds from the start of a process to suggestions for all
-16 weight decays, compilation included; medians of processes that take turns.
+16 weight decays, compilation included; medians of processes that take turns. "cached" is a process
+that finds its programs in JAX's persistent compilation cache, because one before has filled it.
 
 Last answers, on a 2-core x86-64 CPU with JAX 0.10.2. The peers' own times differ by half from run
 to run: minutes earlier torch-lr-finder took 2.1 ms on mlp. What bounds lrjax: on mlp its update
@@ -66,6 +67,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 
@@ -235,6 +237,7 @@ PEERS = {
 TOOLS = {"lrjax": by_lrjax} | PEERS
 LOADING = ("samples", "batches")
 WAYS = [("lrjax", "batches")] + [(peer, loading) for peer in PEERS for loading in LOADING]
+CACHED = ("lrjax", "cached")  # with the programs that a process before has compiled
 
 
 @contextlib.contextmanager
@@ -269,15 +272,29 @@ def warm(name, data, steps, repeats):
 
 def cold(name, path, steps, repeats):
     """Seconds of processes that make all suggestions."""
-    took = {way: [] for way in WAYS}
-    for _ in range(repeats):
-        for way, each in took.items():
-            command = [sys.executable, __file__, name, "--steps", str(steps), "--child", *way]
-            command += ["--data", path] if path else []
-            start = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            each.append(time.perf_counter() - start)
-    return {way: statistics.median(each) for way, each in took.items()}
+
+    def seconds(way, **variables):
+        command = [sys.executable, __file__, name, "--steps", str(steps), "--child", *way]
+        command += ["--data", path] if path else []
+        start = time.perf_counter()
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=os.environ | variables,
+        )
+        return time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        ways = {way: {} for way in WAYS} | {CACHED: kept}
+        seconds(CACHED, **kept)
+        turns = [{way: seconds(way, **more) for way, more in ways.items()} for _ in range(repeats)]
+    return {way: statistics.median(turn[way] for turn in turns) for way in ways}
 
 
 def compare(name, path, steps, repeats, cold_repeats):
@@ -285,11 +302,13 @@ def compare(name, path, steps, repeats, cold_repeats):
     if cold_repeats:
         measured["cold, s"] = cold(name, path, steps, cold_repeats)
     print(f"\n{name}, {steps} updates{'':12}" + "".join(f"{title:>12}{'':8}" for title in measured))
-    for way in WAYS:
-        print(f"{way[0]:18}{way[1] if way[0] in PEERS else '':10}", end="")
-        for took in measured.values():
-            print(f"{took[way]:12.3f}{took[way] / took[WAYS[0]]:7.1f}x", end="")
-        print()
+
+    def cell(took, way):
+        return f"{took[way]:12.3f}{took[way] / took[WAYS[0]]:7.1f}x" if way in took else " " * 20
+
+    for way in WAYS + [CACHED] * bool(cold_repeats):
+        print(f"{way[0]:18}{way[1] if way != WAYS[0] else '':10}", end="")
+        print("".join(cell(took, way) for took in measured.values()))
     print(f"{'best peer / lrjax':28}", end="")
     for took in measured.values():
         best = min(took[way] for way in WAYS[1:])

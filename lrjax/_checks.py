@@ -85,7 +85,7 @@ def sequence(name: str, value: Iterable[T], *, minimum: int = 0) -> tuple[T, ...
 def one_of(name: str, value: T, options: Collection[T]) -> T:
     """One of a few names."""
     if value not in options:
-        listed = ", ".join(repr(option) for option in options)
+        listed = ", ".join(repr(option) for option in options) or "(there are none)"
         raise ValueError(f"{name} must be one of {listed}, got {value!r}.")
     return value
 

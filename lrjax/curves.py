@@ -6,7 +6,9 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
+import uuid
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +68,9 @@ class Curves:
 
     def __post_init__(self) -> None:
         """Fill in what curves from elsewhere do not have: no evaluations, divergence at NaN."""
-        for name in ("learning_rate", "loss"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        for entry in dataclasses.fields(self):
+            kind = _counted if entry.name in COUNTED else _measured
+            object.__setattr__(self, entry.name, _converted(getattr(self, entry.name), kind))
         if not (self.loss.ndim and self.steps):
             raise ValueError(f"loss must have at least one step, got shape {self.loss.shape}.")
         if self.eval_loss is None:
@@ -113,10 +116,38 @@ class Curves:
         """Which lanes diverged, bool[*axes]."""
         return self.diverged_at < self.steps
 
+    def done(self) -> Curves:
+        """The curves of the updates that were done: all of them, or those before an interruption.
+
+        Example:
+            >>> whole = Curves(learning_rate=[0.1] * 4, loss=[3, 2, 1, np.nan], steps_done=3)
+            >>> whole.done().loss.tolist()
+            [3.0, 2.0, 1.0]
+        """
+        steps = int(self.steps_done)
+        if steps == self.steps:
+            return self
+        evals = int(np.count_nonzero(self.eval_steps <= steps))
+
+        def cut(array: Any, length: int = steps) -> Any:
+            return None if array is None else array[..., :length]
+
+        return dataclasses.replace(
+            self,
+            learning_rate=cut(self.learning_rate),
+            momentum=cut(self.momentum),
+            loss=cut(self.loss),
+            metrics={name: cut(metric) for name, metric in self.metrics.items()},
+            eval_steps=cut(self.eval_steps, evals),
+            eval_loss=cut(self.eval_loss, evals),
+            eval_metrics={name: cut(metric, evals) for name, metric in self.eval_metrics.items()},
+            diverged_at=np.minimum(self.diverged_at, steps),
+        )
+
     @property
     def is_range_test(self) -> bool:
         """Whether the learning rate of every lane rises, or stays for a while, to the end."""
-        rates = self.rates()[..., : int(self.steps_done)]
+        rates = self.done().rates()
         return bool(np.all(np.diff(rates) >= 0) and np.all(rates[..., :1] < rates[..., -1:]))
 
     def rates(self) -> np.ndarray:
@@ -216,7 +247,7 @@ class Curves:
         rows = [[*header, "diverged at"]]
         smooth = self.smooth().loss
         for index in np.ndindex(self.diverged_at.shape):
-            names = [f"{axis[k]:.4g}" for axis, k in zip(self.axes.values(), index, strict=True)]
+            names = [coordinate(axis[k]) for axis, k in zip(self.axes.values(), index, strict=True)]
             row = [*names, _number(_best(smooth[index])[1])]
             row += [_number(self.rates()[index][_best(smooth[index])[0]])]
             row += [_number(_last(self.loss[index]))]
@@ -245,16 +276,16 @@ class Curves:
                 arrays[entry.name] = value
         arrays["format"] = np.array(json.dumps({"lrjax.Curves": 1, "order": order}))
         path = os.fspath(path)
-        with tempfile.NamedTemporaryFile(
-            dir=os.path.dirname(path) or ".", prefix=".curves-", delete=False
-        ) as file:
+        # Not a `tempfile`, which others could not read.
+        unfinished = os.path.join(os.path.dirname(path), f".curves-{uuid.uuid4().hex}")
+        with open(unfinished, "xb") as file:
             try:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(file.name, path)
+                os.replace(unfinished, path)
             except BaseException:
-                os.unlink(file.name)
+                os.unlink(unfinished)
                 raise
 
     @classmethod
@@ -270,15 +301,20 @@ class Curves:
         Raises:
             ValueError: if the file is not one of `save`'s.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if "format" not in file or "lrjax.Curves" not in str(file["format"]):
-                raise ValueError(f"path must name a file that Curves.save wrote, got {path!r}.")
-            order = json.loads(str(file["format"]))["order"]
-            fields: dict[str, Any] = {name: file[name] for name in file.files if "/" not in name}
-            del fields["format"]
-            for name, keys in order.items():
-                fields[name] = {key: file[f"{name}/{key}"] for key in keys}
-        return cls(**fields)
+        try:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                header = json.loads(str(file["format"]))
+                if header["lrjax.Curves"] != 1:
+                    raise ValueError(f"a format of its own, {header}")
+                fields: dict[str, Any] = {key: file[key] for key in file.files if "/" not in key}
+                del fields["format"]
+                for name, keys in header["order"].items():
+                    fields[name] = {key: file[f"{name}/{key}"] for key in keys}
+            return cls(**fields)
+        except (ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"path must name a file that Curves.save wrote, got {os.fspath(path)!r}."
+            ) from error
 
     def to_xarray(self) -> Any:
         """An `xarray.Dataset` with the same names and coordinates.
@@ -351,10 +387,12 @@ class Curves:
 
     def _find(self, name: str, value: Any) -> int:
         values = self.axes[name]
-        matches = np.flatnonzero(np.isclose(values, value, rtol=1e-5, atol=0))
-        if not len(matches):
+        # Of floats the nearest, because those on the axis may have fewer digits.
+        exact = np.issubdtype(values.dtype, np.integer)
+        found = values == value if exact else np.isclose(values, value, rtol=1e-5, atol=0)
+        if not found.any():
             raise ValueError(f"{name} must be one of {values.tolist()}, got {value!r}.")
-        return int(matches[0])
+        return int(np.argmin(np.where(found, np.abs(values - value), np.inf)))
 
     def _over_lanes(self, function, **changed: Any) -> Curves:
         """A function of every array that has axes of lanes, and fields that change otherwise."""
@@ -372,6 +410,37 @@ class Curves:
             "diverged_at": function(self.diverged_at),
         }
         return dataclasses.replace(self, **fields | changed)
+
+
+COUNTED = ("axes", "lanes", "eval_steps", "diverged_at", "steps_done")  # integers may be in these
+
+
+def _converted(value: Any, kind: Callable[[Any], np.ndarray]) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return {name: kind(array) for name, array in value.items()}
+    return kind(value)
+
+
+def _counted(values: Any) -> np.ndarray:
+    return np.asarray(values)
+
+
+def _measured(values: Any) -> np.ndarray:
+    """An array of floats, and so of what can be NaN and averaged."""
+    array = np.asarray(values)
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float32)
+
+
+def coordinate(value: Any, digits: int = 4) -> str:
+    """A lane's coordinate to read: a seed or another integer in full, a float shortened.
+
+    Example:
+        >>> coordinate(np.int32(20240101)), coordinate(np.float32(1e-4))
+        ('20240101', '0.0001')
+    """
+    return str(value) if isinstance(value, int | np.integer) else f"{value:.{digits}g}"
 
 
 def smoothed(array: np.ndarray, width: float) -> np.ndarray:

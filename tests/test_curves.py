@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -59,10 +60,43 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
 
 
-def test_other_files_are_refused(tmp_path):
-    np.savez(tmp_path / "other.npz", loss=np.zeros(3))
-    with pytest.raises(ValueError, match="path"):
-        lrjax.Curves.load(tmp_path / "other.npz")
+def test_others_may_read_a_saved_file_as_any_new_one(tmp_path):
+    full_curves().save(tmp_path / "curves.npz")
+    (tmp_path / "new").touch()
+    assert (tmp_path / "curves.npz").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def _npz(path, **arrays):
+    np.savez(path, **arrays)
+
+
+def _npy(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def _cut(path):
+    full_curves().save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        functools.partial(_npz, loss=np.zeros(3)),
+        functools.partial(_npz, format=np.array('{"lrjax.Curves": 2, "order": {}}')),
+        functools.partial(_npz, format=np.array('{"lrjax.Curves": 1, "order": {}}')),
+        _cut,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("learning_rate,loss"),
+        _npy,
+    ],
+)
+def test_other_files_are_refused(tmp_path, write):
+    path = tmp_path / "other.npz"
+    write(path)
+    with pytest.raises(ValueError, match=r"path must name a file that Curves\.save wrote"):
+        lrjax.Curves.load(path)
 
 
 def test_curves_are_a_pytree_that_keeps_the_order_of_axes():
@@ -83,6 +117,29 @@ def test_select_takes_values_and_lists():
     some = curves.select(weight_decay=[1e-2, 0])
     np.testing.assert_array_equal(some.loss, curves.loss[[2, 0]])
     np.testing.assert_array_equal(some.axes["weight_decay"], np.float32([1e-2, 0]))
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [("seed", [123456, 123457]), ("lane", [99_999, 100_000]), ("momentum", [0.99999, 0.999995])],
+)
+def test_select_tells_close_values_apart(axis, values):
+    curves = make_curves([0.1, 0.2], [[1.0, 1.0], [2.0, 2.0]], axes={axis: np.array(values)})
+    for value, loss in zip(values, [1, 2], strict=True):
+        assert curves.select(**{axis: value}).loss.tolist() == [loss, loss]
+    np.testing.assert_array_equal(curves.select(**{axis: values}).axes[axis], values)
+
+
+def test_what_is_done_of_an_interrupted_sweep():
+    whole = full_curves()
+    assert whole.done() is whole
+    done = dataclasses.replace(whole, steps_done=np.int32(6)).done()
+    assert (done.steps, done.eval_steps.tolist()) == (6, [4])
+    np.testing.assert_array_equal(done.diverged_at, [[6, 6], [5, 6], [6, 6]])
+    for name in ("loss", "momentum"):
+        np.testing.assert_array_equal(getattr(done, name), getattr(whole, name)[..., :6])
+    np.testing.assert_array_equal(done.metrics["z"], whole.metrics["z"][..., :6])
+    np.testing.assert_array_equal(done.eval_metrics["z"], whole.eval_metrics["z"][..., :1])
 
 
 def test_select_keeps_the_hyperparameters_of_listed_lanes():
@@ -161,6 +218,22 @@ def test_curves_have_at_least_one_step(loss):
 def test_curves_from_elsewhere_may_be_lists():
     curves = lrjax.Curves(learning_rate=[0.1, 0.2, 0.3], loss=[2.0, 1.0, np.nan])
     assert (curves.steps, int(curves.diverged_at), curves.eval_loss.shape) == (3, 2, (0,))
+    several = lrjax.Curves(
+        axes={"weight_decay": [0, 1e-4], "seed": [0, 1]},
+        learning_rate=[0.1, 0.2],
+        momentum=[0.9, 0.8],
+        loss=[[[4, 3], [4, 2]], [[4, 2], [4, 1]]],
+        metrics={"correct": [[[3, 3], [4, 4]], [[1, 1], [2, 2]]]},
+        eval_steps=[2],
+        eval_loss=[[[3], [2]], [[2], [1]]],
+        diverged_at=[[2, 2], [2, 2]],
+    )
+    assert several.mean("seed").metrics["correct"].tolist() == [[3.5, 3.5], [1.5, 1.5]]
+    assert several.select(weight_decay=[1e-4]).loss.tolist() == [[[4, 2], [4, 1]]]
+    assert 1 < several.smooth(1.0).loss[1, 1, 1] < 4
+    assert lrjax.rank(several).best == {"weight_decay": 1e-4}
+    assert "0.0001" in several.summary()
+    assert lrjax.suggest(several).reason[0, 0] == "too_few_points"
 
 
 @pytest.mark.parametrize(

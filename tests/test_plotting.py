@@ -1,7 +1,9 @@
 import dataclasses
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 import pytest
 from helpers import make_curves, network
 
@@ -344,9 +346,47 @@ def test_a_schedule_with_its_momentum():
     rate, momentum = lrjax.onecycle(1.0, 50), lrjax.onecycle_momentum(50)
     ax = lrjax.plot_schedule(rate, 50, momentum=momentum, label="1cycle")
     twin = next(other for other in ax.figure.axes if other is not ax)
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), rate(np.arange(50)))
-    np.testing.assert_array_equal(twin.lines[0].get_ydata(), momentum(np.arange(50)))
+    for line, schedule in ((ax.lines[0], rate), (twin.lines[0], momentum)):
+        np.testing.assert_allclose(line.get_ydata(), schedule(np.arange(50)), rtol=1e-6)
     assert (ax.get_xlabel(), twin.get_ylabel()) == ("updates done", "momentum")
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda count: 0.1,
+        optax.constant_schedule(0.1),
+        optax.cosine_onecycle_schedule(50, 1.0),
+        optax.piecewise_interpolate_schedule("linear", 0.1, {10: 2.0, 20: 0.5}),
+    ],
+)
+@jax.numpy_dtype_promotion("standard")  # Optax's own schedules need it
+def test_a_schedule_that_takes_one_count_only(schedule):
+    (line,) = lrjax.plot_schedule(schedule, 50).lines
+    expected = [schedule(count) for count in range(50)]
+    np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [np.full((2, 3, 100), np.nan), BASE * np.full((2, 3, 1), np.inf)])
+def test_lanes_that_all_diverged_at_once_are_a_picture_too(loss):
+    drawn = make_curves(RATE, loss, axes={"weight_decay": [0, 1e-3], "seed": [0, 1, 2]})
+    lrjax.plot_curves(drawn).figure.canvas.draw()
+    assert "<img" in drawn._repr_html_()
+
+
+def test_an_evaluation_before_the_first_update_is_drawn_at_the_first_rate():
+    drawn = make_curves(RATE, BASE, axes={}, eval_steps=[0, 50], eval_loss=[2.0, 1.0])
+    (line,) = lrjax.plot_curves(drawn, "eval_loss").lines
+    np.testing.assert_allclose(line.get_xdata(), RATE[[0, 49]], rtol=1e-6)
+
+
+def test_seeds_and_lanes_are_named_in_full():
+    axes = {"lane": np.array([1234, 1235]), "seed": np.array([20240101, 20240102])}
+    listed = make_curves(RATE, np.stack([[BASE, BASE]] * 2), axes=axes)
+    assert list(lines(lrjax.plot_curves(listed))) == ["lane 1234", "lane 1235"]
+    texts = listed.summary(), repr(lrjax.suggest(listed)), repr(lrjax.rank(listed))
+    assert all("1235" in text for text in texts)
+    assert "20240102" in texts[0]
 
 
 @pytest.mark.parametrize(
@@ -358,6 +398,7 @@ def test_a_schedule_with_its_momentum():
         (ValueError, "two axes", lambda: lrjax.plot_grid(curves())),
         (ValueError, "quantity", lambda: lrjax.plot_grid(grid(), "accuracy")),
         (ValueError, "evaluations", lambda: lrjax.plot_grid(grid(), "eval_loss")),
+        (ValueError, "there are none", lambda: lrjax.suggest(grid(), "smith", metric="accuracy")),
         (ValueError, "axes", lambda: lrjax.plot_recipe(recipe(), axes=[None])),
         (ValueError, "steps", lambda: lrjax.plot_schedule(lrjax.constant(1.0), 0)),
     ],

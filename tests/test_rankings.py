@@ -4,6 +4,7 @@ from helpers import make_curves
 
 import lrjax
 from lrjax import rank
+from lrjax.plotting.grids import grid_values
 
 RATE = np.geomspace(1e-4, 1, 80)
 SEEDS = 4
@@ -93,6 +94,25 @@ def test_of_other_sweeps_the_last_evaluation_counts():
     assert ranking.best == {"weight_decay": 1}
     np.testing.assert_allclose(ranking.loss, [0.9, 0.6])
     assert np.isnan(ranking.max_learning_rate).all()
+
+
+@pytest.mark.parametrize(("evals", "expected"), [([], [0.4, 0.3]), ([2, 4], [1.0, 2.0])])
+def test_of_an_interrupted_sweep_the_last_loss_before_counts(evals, expected):
+    loss = np.full((2, 2, 5), np.nan)
+    loss[..., :3] = np.array([[0.9, 0.5, 0.4], [0.2, 0.6, 0.3]])[:, None]
+    eval_loss = np.full((2, 2, len(evals)), np.nan)
+    eval_loss[..., :1] = np.array([1.0, 2.0])[:, None, None]
+    curves = make_curves(
+        [0.1] * 5,
+        loss,
+        eval_steps=evals,
+        eval_loss=eval_loss,
+        steps_done=3,
+        diverged_at=[[5] * 2] * 2,
+    )
+    np.testing.assert_allclose(rank(curves).loss, expected)
+    quantity = "last_eval_loss" if evals else "last_loss"
+    np.testing.assert_allclose(grid_values(curves, quantity), expected)
 
 
 def test_lanes_that_diverged_come_last():

@@ -1,14 +1,18 @@
+import itertools
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import clouds, compilations, network_init, network_loss
+from helpers import clouds, compilations, make_curves, network_init, network_loss
 
 import lrjax
 from lrjax import Recipe, smith_recipe
+from lrjax.recipes import accounts
 from lrjax.recipes.stages import bisected
 
 TASK = lrjax.task(network_loss, network_init)
@@ -121,6 +125,60 @@ def test_a_range_without_a_minimum_is_widened():
     assert found.max_learning_rate > 1e-2
 
 
+def test_the_range_is_widened_for_every_decay_that_may_have_a_minimum():
+    """A decay of 1 keeps from learning beyond a small rate, and so has its minimum early."""
+    found = recipe(end=3e-2, weight_decays=(0.0, 1e-4, 1.0))
+    assert found.evidence["range_test"].learning_rate[-1] > 0.15
+    assert found.weight_decay < 0.1
+
+
+def test_a_decay_without_a_rate_is_left_out_with_a_doubt():
+    rate = np.geomspace(1e-4, 1, 100)
+    fall = 2 / (1 + rate / 0.003)
+    curves = make_curves(rate, [[fall], [fall + (rate / 0.3) ** 3]])
+    (doubt,) = accounts.left_out(lrjax.suggest(curves).consensus)
+    assert "weight decay 0 no largest rate can be named, no_minimum_in_range" in doubt
+
+
+class Interrupting:
+    """Batches that send Ctrl-C when a sweep reads some batch of them."""
+
+    def __init__(self, sweep, batch):
+        self.sweep, self.batch, self.sweeps = sweep, batch, 0
+
+    def __iter__(self):
+        self.sweeps += 1
+        for k in itertools.count():
+            if (self.sweeps, k) == (self.sweep, self.batch):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield TRAIN(k)
+
+
+@pytest.mark.parametrize(("sweep", "stages"), [(1, 1), (2, 2), (3, 3)])
+def test_ctrl_c_ends_it_with_a_reason_and_what_there_is(sweep, stages):
+    found = smith_recipe(
+        TASK,
+        Interrupting(sweep, batch=30),
+        HELD_OUT,
+        total_steps=80,
+        weight_decays=(1e-4, 1e-3),
+        momentums=(0.9, 0.95),
+        chunk_steps=10,
+    )
+    assert found.reason == "interrupted"
+    assert list(found.evidence) == ["range_test", "refined", "cycles"][:stages]
+    *_, last = found.evidence.values()
+    assert 10 <= last.steps_done < 80
+    assert np.isnan(found.max_learning_rate)
+
+
+def test_momenta_may_be_an_array_or_come_one_by_one():
+    options = {"seeds": 1, "total_steps": 20}
+    array = recipe(momentums=np.array([0.9, 0.95]), **options)
+    generated = recipe(momentums=(m for m in (0.9, 0.95)), **options)
+    assert array.to_json() == generated.to_json()
+
+
 def test_where_nothing_is_learned_there_is_a_reason():
     noise = lrjax.task(lambda params, batch: jnp.mean(batch[0]) + 0 * params, jnp.zeros(()))
     found = recipe(noise)
@@ -166,6 +224,7 @@ def test_decays_are_bisected_in_the_exponent(decays, best, expected):
         (ValueError, "start", {"start": 1.0, "end": 0.1}),
         (ValueError, "'weight_decay'", {"optimizer": plain}),
         (TypeError, "optimizer", {"optimizer": 0.1}),
+        (TypeError, "return_state", {"return_state": True}),
     ],
 )
 def test_bad_input_names_the_argument(error, name, options):
@@ -178,7 +237,9 @@ def test_evaluation_data_are_needed():
         smith_recipe(TASK, TRAIN, None, total_steps=10)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"lrjax.Recipe": 2}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "1", '{"lrjax.Recipe": 2}', '{"lrjax.Recipe": 1}']
+)
 def test_json_of_others_is_refused(text):
     with pytest.raises(ValueError, match=r"Recipe\.to_json"):
         Recipe.from_json(text)

@@ -161,6 +161,10 @@ def test_values_have_gradients(case, name):
     np.testing.assert_allclose(back, gradients.sum(), rtol=1e-4, atol=1e-5)
 
 
+def left(end, count):
+    return jnp.asarray(end - count, jnp.float32)
+
+
 @pytest.mark.parametrize(
     ("schedule", "count"),
     [
@@ -169,6 +173,8 @@ def test_values_have_gradients(case, name):
         (lambda x: ls.exponential_decay(1.0, x), 0),
         (lambda x: ls.exp_range(0.0, 1.0, 2, gamma=x), 0),
         (lambda x: ls.warm_restarts(1.0, 2, peak_decay=x), 0),
+        (lambda x: ls.join([lambda t: x * left(5, t) ** -0.5, ls.constant(1.0)], [5]), 7),
+        (lambda x: ls.with_cooldown(lambda t: x / left(5, t), 5, 2), 5),
     ],
 )
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -212,6 +218,39 @@ def test_a_stretch_by_any_factor_is_within_one_step():
     counts = np.arange(0, MAX_COUNT, 1_234_567, dtype=np.int32)
     exact = np.floor(counts / 123_456.789)
     assert (np.abs(jax.jit(schedule)(counts) - exact) <= 1).all()
+
+
+@pytest.mark.parametrize("mult", [10, 1000, 10.5])
+def test_a_cycle_longer_than_all_counts_stays_at_its_start(mult):
+    schedule = ls.repeat(ls.linear_decay(1.0, 2), 2, cycle_mult=mult)
+    counts = np.linspace(0, MAX_COUNT, 1000).astype(np.int32)
+    values = schedule(counts)
+    assert set(np.unique(values)) <= {0.5, 1.0}
+    np.testing.assert_array_equal(jax.jit(schedule)(counts), values)
+
+
+@pytest.mark.parametrize("schedule", [ls.exponential_decay(1.0, 2.0), lambda t: 1 / left(100, t)])
+def test_a_cooldown_holds_its_end_whatever_the_schedule_does_then(schedule):
+    cooled = ls.with_cooldown(schedule, 100, 10, end_value=0.25)
+    assert [float(cooled(count)) for count in (100, 101, 128, 1000, MAX_COUNT)] == [0.25] * 5
+
+
+@pytest.mark.parametrize(
+    ("init_value", "decay_rate", "end_value", "late"),
+    [
+        (1.0, 0.5, 0.1, 0.1),
+        (0.1, 2.0, 1.0, 1.0),
+        (-1.0, 0.5, -0.1, -0.1),
+        (0.1, 0.5, 0.2, 0.1 * 0.5**20),  # away from the bound
+        (0.1, 1.0, 1e-5, 0.1),
+        (0.1, 1.0, 1.0, 0.1),
+    ],
+)
+def test_exponential_decay_starts_at_its_first_value_and_stops_at_its_bound(
+    init_value, decay_rate, end_value, late
+):
+    schedule = ls.exponential_decay(init_value, decay_rate, end_value=end_value)
+    np.testing.assert_allclose(schedule(np.array([0, 20])), [init_value, late], rtol=1e-6)
 
 
 @every_schedule

@@ -160,6 +160,15 @@ def test_bfloat16_keeps_its_state_and_float32_its_hyperparameters(factory, value
         np.testing.assert_array_equal(value, np.float32([values[name]] * 4))
 
 
+def test_numbers_are_parameters_too():
+    optimizer, params = lrjax.sgd(0.1, momentum=0.9), {"w": 1.0}
+    state = optimizer.init(params)
+    for expected in (0.95, 0.86):  # the gradient is 0.5, and 0.45 + 0.9 * 0.5 after it
+        updates, state = optimizer.update({"w": params["w"] - 0.5}, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["w"], expected, rtol=1e-6)
+
+
 def test_nothing_is_traced_anew_when_a_value_changes():
     traces = []
     optimizer = lrjax.onecycle_sgd(0.5, 10, weight_decay=0.1)

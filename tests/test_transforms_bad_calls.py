@@ -135,3 +135,14 @@ BAD_CALLS = [
 def test_a_bad_call_is_refused_by_name(call, error, name):
     with pytest.raises(error, match=rf"\b{re.escape(name)}\b"):
         call()
+
+
+def test_a_schedule_that_fails_is_refused_with_what_it_raised():
+    def broken(count):
+        return undefined * count  # noqa: F821
+
+    with pytest.raises(
+        TypeError, match="learning_rate must be a number, an array or a sch"
+    ) as told:
+        lrjax.sgd(broken)
+    assert isinstance(told.value.__cause__, NameError)

@@ -157,7 +157,7 @@ def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
     smoothed = curves.smooth(smooth)
     values = quantities(smoothed)[name]
     x = curves.learning_rate if rises(curves) else 1 + np.arange(curves.steps)
-    x = x[..., curves.eval_steps - 1] if evaluated else x
+    x = x[..., np.maximum(curves.eval_steps - 1, 0)] if evaluated else x
     losses = smoothed.eval_loss if evaluated else smoothed.loss
     first = losses[..., : max(losses.shape[-1] // 5, 1)]
     sound = losses <= np.fmax.reduce(first, axis=None)
@@ -192,7 +192,7 @@ def _is_geometric(rates: np.ndarray) -> bool:
 def _draw_lane(ax: Any, line: Lines, **style: Any) -> None:
     ax.plot(line.x, line.mean, **style)
     color = style["color"]
-    if line.deviation.any():
+    if (line.deviation > 0).any():
         low, high = line.mean - line.deviation, line.mean + line.deviation
         ax.fill_between(line.x, low, high, color=color, alpha=0.12, lw=0)
     for values in line.seeds:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves
+from lrjax.curves import Curves, coordinate
 from lrjax.plotting.curves import rises
 from lrjax.plotting.style import given_or_new, spoken
 from lrjax.suggestions import Suggestion, suggest
@@ -90,8 +90,8 @@ def plot_grid(
     if np.isfinite(values).any():
         best = np.nanargmin(values) if lower else np.nanargmax(values)
         _cell(ax, np.unravel_index(best, values.shape), fill=False, ec="#d55e00", lw=3)
-    ax.set_xticks(range(len(columns)), [f"{value:.3g}" for value in columns])
-    ax.set_yticks(range(len(rows)), [f"{value:.3g}" for value in rows])
+    ax.set_xticks(range(len(columns)), [coordinate(value, 3) for value in columns])
+    ax.set_yticks(range(len(rows)), [coordinate(value, 3) for value in rows])
     ax.set_xlabel(spoken(column))
     ax.set_ylabel(spoken(row))
     ax.set_title(TITLES[quantity], fontsize="medium")
@@ -105,7 +105,10 @@ def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = N
         return (suggestion or suggest(curves)).consensus.max_learning_rate
     if quantity.endswith("eval_loss") and not len(curves.eval_steps):
         raise ValueError("curves must have evaluations for the held-out loss, got none.")
+    curves = curves.done()
     losses = curves.eval_loss if quantity.endswith("eval_loss") else curves.smooth().loss
+    if not losses.shape[-1]:  # of a sweep that was interrupted before the first evaluation
+        losses = np.full((*losses.shape[:-1], 1), np.nan)
     last = quantity.startswith("last_")
     values = (losses[..., -1] if last else np.fmin.reduce(losses, axis=-1)).astype(np.float64)
     return values.mean(list(curves.axes).index("seed")) if "seed" in curves.axes else values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from lrjax import _checks
@@ -57,6 +58,7 @@ def plot_schedule(
 
 
 def _draw(ax: Any, counts: np.ndarray, schedule: Schedule, title: str, color, **style) -> None:
-    ax.plot(counts, np.asarray(schedule(counts)), color=color, lw=1.8, **style)
+    # By `vmap`, because a schedule from elsewhere may take no more than one count.
+    ax.plot(counts, np.asarray(jax.vmap(schedule)(counts)), color=color, lw=1.8, **style)
     ax.set_ylabel(title, color=color)
     ax.tick_params(axis="y", colors=color)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrjax.curves import coordinate
+
 # In a grey print the pattern tells lines apart whose colours have become alike.
 DASHES: tuple[Any, ...] = (
     "-",
@@ -59,7 +61,7 @@ def spoken(name: str) -> str:
 def lane_name(axes: dict[str, np.ndarray], index: tuple[int, ...]) -> str:
     """Such as `weight decay 0.001, momentum 0.9`."""
     return ", ".join(
-        f"{spoken(name)} {values[k]:.3g}"
+        f"{spoken(name)} {coordinate(values[k], 3)}"
         for (name, values), k in zip(axes.items(), index, strict=True)
     )
 

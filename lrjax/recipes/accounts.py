@@ -9,7 +9,15 @@ import numpy as np
 from lrjax.curves import Curves
 from lrjax.suggestions import Ranking, Suggestion
 
-__all__ = ["chosen_decay", "chosen_peak", "done", "doubtful_decay", "doubtful_peak", "largest_rate"]
+__all__ = [
+    "chosen_decay",
+    "chosen_peak",
+    "done",
+    "doubtful_decay",
+    "doubtful_peak",
+    "largest_rate",
+    "left_out",
+]
 
 DISAGREEMENT = 0.3  # decades, a factor of two
 
@@ -30,14 +38,27 @@ def chosen_decay(ranking: Ranking) -> str:
     return f"Lowest evaluation losses by weight decay: {losses}. Taken: {best:.3g}, {why}."
 
 
-def doubtful_decay(ranking: Ranking) -> list[str]:
+def left_out(agreed: Suggestion) -> list[str]:
+    """The weight decays for which no rate can be named, and why."""
+    decays, missing = agreed.axes["weight_decay"], np.isnan(agreed.max_learning_rate)
+    return [
+        f"at the weight decay {decay:.3g} no largest rate can be named, {reason}; it is left out."
+        for decay, reason in sorted(zip(decays[missing], agreed.reason[missing], strict=True))
+    ]
+
+
+def doubtful_decay(ranking: Ranking, tried: np.ndarray) -> list[str]:
     """Where that choice is weak."""
     decays = ranking.axes["weight_decay"]
     doubts = []
-    if not ranking.significant:
+    if not ranking.significant and len(decays) > 1:
         tied = ", ".join(f"{value:.3g}" for value in np.sort(decays[ranking.tied]))
-        doubts.append(f"the seeds cannot tell the weight decays {tied} apart.")
-    if np.isclose(ranking.best["weight_decay"], decays.max()):
+        doubts.append(
+            f"the seeds cannot tell the weight decays {tied} apart."
+            if ranking.tied.sum() > 1
+            else "a single seed cannot tell the weight decays apart."
+        )
+    if np.isclose(ranking.best["weight_decay"], tried.max()):
         doubts.append("the weight decay taken is the largest of those tried.")
     return doubts
 

@@ -49,8 +49,9 @@ def smith_recipe(
        rate is taken, because longer runs take lower rates.
     3. The plan: one cycle over all steps, from a tenth of the chosen rate (2018, section 5).
 
-    A test whose range holds no minimum is run again with a wider one. Where no rate can be
-    named, the recipe has a reason instead.
+    A test whose range does not hold the minimum of every lane is run again with a wider one. A
+    decay for which no rate can be named is left out, with a doubt; where there is none left, or
+    Ctrl-C ends a stage, the recipe has a reason instead of a rate.
 
     Args:
         task: what is trained.
@@ -68,7 +69,7 @@ def smith_recipe(
         start: the smallest rate of the range test.
         end: its largest.
         test_steps: updates of every range test and short run; a quarter of `total_steps` if not
-            given, but 100 to 1,000.
+            given, but 100 to 1,000, and no more than `total_steps`.
         checkpoint_dir: folder for every stage's checkpoints; the same call after a kill goes on
             from there.
         **options: other arguments of `sweep`: `mesh`, `lane_batch`, `accumulate`, `progress`, …
@@ -103,9 +104,12 @@ def smith_recipe(
     _checks.integer("test_steps", test_steps, minimum=1)
     if eval_batches is None:
         raise ValueError("eval_batches must be data to choose by their loss, got None.")
-    for name, values in (("weight_decays", weight_decays), ("momentums", momentums)):
-        if values is not None:
-            _checks.sequence(name, values, minimum=1)
+    if weight_decays is not None:
+        weight_decays = _checks.sequence("weight_decays", weight_decays, minimum=1)
+    if momentums is not None:
+        momentums = _checks.sequence("momentums", momentums, minimum=1)
+    if "return_state" in options:
+        raise TypeError("smith_recipe takes no return_state: its sweeps are of short runs.")
     taken = {
         "learning_rate": True,
         "weight_decay": weight_decays is not None,

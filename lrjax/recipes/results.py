@@ -119,19 +119,22 @@ class Recipe:
         """
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"text must be what Recipe.to_json wrote: {error}.") from error
-        if not isinstance(fields, dict) or fields.pop("lrjax.Recipe", None) != 1:
-            raise ValueError(f"text must be what Recipe.to_json wrote, got {text[:60]!r}.")
-        named = fields.pop("factory")
+            if fields.pop("lrjax.Recipe") != 1:
+                raise ValueError("another version's")
+            named = fields.pop("factory")
+            fields["evidence"] = {name: _decoded(c) for name, c in fields["evidence"].items()}
+            for name in ("account", "doubts"):
+                fields[name] = tuple(fields[name])
+            for name in ("max_learning_rate", "min_learning_rate"):
+                fields[name] = np.nan if fields[name] is None else fields[name]
+            recipe = cls(**fields)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(
+                f"text must be what Recipe.to_json wrote, got {text[:60]!r} ({error})."
+            ) from error
         if factory is None:
             factory = FACTORIES[_checks.one_of("factory", named, tuple(FACTORIES))]
-        fields["evidence"] = {name: _decoded(c) for name, c in fields["evidence"].items()}
-        for name in ("account", "doubts"):
-            fields[name] = tuple(fields[name])
-        for name in ("max_learning_rate", "min_learning_rate"):
-            fields[name] = np.nan if fields[name] is None else fields[name]
-        return cls(**fields, factory=factory)
+        return dataclasses.replace(recipe, factory=factory)
 
 
 def _encoded(value: Any) -> Any:

@@ -62,7 +62,7 @@ def range_tests(
     """Range tests over weight decays, and between the best and its neighbours."""
     momentum = (MAX_MOMENTUM, MIN_MOMENTUM) if with_momentum else None
     test = functools.partial(_range_test, setting, momentum)
-    evidence, start, end = _with_a_minimum(functools.partial(test, weight_decays), start, end)
+    evidence, start, end = _with_minima(functools.partial(test, weight_decays), start, end)
     curves = evidence["range_test"]
     falling = f", the momentum falling from {MAX_MOMENTUM} to {MIN_MOMENTUM}"
     account = [
@@ -70,7 +70,11 @@ def range_tests(
             f"Range tests with rates from {start:g} to {end:g}{falling if momentum else ''}", curves
         )
     ]
-    doubts = ["the first range held no minimum and was widened."] if len(evidence) > 1 else []
+    doubts = []
+    if len(evidence) > 1:
+        doubts.append("the first range did not hold all minima and was widened.")
+    if _interrupted(evidence):
+        return Finding({}, account, doubts, evidence, INTERRUPTED)
     agreed = suggest(curves).consensus
     if np.isnan(agreed.max_learning_rate).all():
         reasons = sorted(set(agreed.reason.ravel().tolist()))
@@ -80,13 +84,16 @@ def range_tests(
     if weight_decays is not None:
         between = bisected(weight_decays, rank(_with_rates(curves)).best["weight_decay"])
         evidence["refined"] = test(between, "refined", start, end)
-        curves = _with_rates(_joined(curves, evidence["refined"]))
+        if _interrupted(evidence):
+            return Finding({}, account, doubts, evidence, INTERRUPTED)
+        joined = _joined(curves, evidence["refined"])
+        curves = _with_rates(joined)
         ranking = rank(curves)
-        curves = curves.select(**ranking.best)
-        agreed = suggest(curves).consensus
+        agreed = suggest(curves.select(**ranking.best)).consensus
         values["weight_decay"] = _short(ranking.best["weight_decay"])
         account.append(accounts.chosen_decay(ranking))
-        doubts += accounts.doubtful_decay(ranking)
+        doubts += accounts.left_out(suggest(joined).consensus)
+        doubts += accounts.doubtful_decay(ranking, joined.axes["weight_decay"])
     values["max_learning_rate"] = _short(float(agreed.max_learning_rate))
     told, doubt = accounts.largest_rate(agreed)
     return Finding(values, [*account, told], [*doubts, *doubt], evidence)
@@ -116,22 +123,37 @@ def _range_test(
 WIDENINGS = 3
 
 
-def _with_a_minimum(
+def _with_minima(
     test: Callable, start: float, end: float
 ) -> tuple[dict[str, Curves], float, float]:
-    """A range test, of a wider range as long as that may show a minimum."""
-    evidence: dict[str, Curves] = {}
+    """A range test, of a wider range as long as that may show the minimum of another lane."""
+    tests, ranges, named = [], [], []
     for attempt in range(WIDENINGS + 1):
-        curves = test("range_test" if not attempt else f"wider_{attempt}", start, end)
-        agreed = suggest(curves).consensus
-        upwards, downwards = "end" in agreed.extend, "start" in agreed.extend
-        downwards |= "diverged_at_start" in agreed.reason
-        found = np.isfinite(agreed.max_learning_rate).any()
-        if found or attempt == WIDENINGS or not (upwards or downwards):
+        tests.append(test("range_test" if not attempt else f"wider_{attempt}", start, end))
+        ranges.append((start, end))
+        agreed = suggest(tests[-1]).consensus
+        missing = np.isnan(agreed.max_learning_rate)
+        named.append(np.count_nonzero(~missing))
+        upwards = (missing & (agreed.extend == "end")).any()
+        downwards = (missing & (agreed.extend == "start")).any()
+        downwards |= (missing & (agreed.reason == "diverged_at_start")).any()
+        if not (upwards or downwards) or _interrupted({"": tests[-1]}):
             break
-        evidence[f"narrow_{attempt}"] = curves
         start, end = start / 1e3 if downwards else start, end * 10 if upwards else end
-    return {"range_test": curves, **evidence}, start, end
+    # The narrowest of those that name most rates.
+    best = int(np.argmax(named))
+    others = {
+        f"{'narrow' if k < best else 'wide'}_{k}": test for k, test in enumerate(tests) if k != best
+    }
+    return {"range_test": tests[best], **others}, *ranges[best]
+
+
+INTERRUPTED = "interrupted"  # the same call goes on, where there is a folder of checkpoints
+
+
+def _interrupted(evidence: dict[str, Curves]) -> bool:
+    """Whether a sweep was ended before its last update."""
+    return any(curves.steps_done < curves.steps for curves in evidence.values())
 
 
 def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
@@ -162,7 +184,7 @@ def short_runs(
     """Short 1cycle runs at every momentum and several peaks."""
     lanes = {"max_learning_rate": [_short(largest * factor, 3) for factor in PEAKS]}
     if momentums is not None:
-        lanes["momentum"] = list(momentums)
+        lanes["momentum"] = list(map(float, momentums))
     curves = sweep(
         setting.task,
         setting.batches,
@@ -174,6 +196,8 @@ def short_runs(
     ranking = rank(curves)
     evidence = {"cycles": curves}
     account = [accounts.done("Short 1cycles", curves)]
+    if _interrupted(evidence):
+        return Finding({}, account, [], evidence, INTERRUPTED)
     if not np.isfinite(ranking.loss).any():
         return Finding({}, account, [], evidence, "short_runs_diverged")
 
@@ -185,8 +209,8 @@ def short_runs(
     values = {"max_learning_rate": lanes["max_learning_rate"][row]}
     tied: list[float] = []
     if momentums is not None:
-        values["momentum"] = momentums[column]
-        tied = [m for m, found in zip(momentums, np.isfinite(loss[row]), strict=True) if found]
+        values["momentum"] = lanes["momentum"][column]
+        tied = np.array(lanes["momentum"])[np.isfinite(loss[row])].tolist()
     account.append(accounts.chosen_peak(ranking, values, loss[row, column]))
     doubts = accounts.doubtful_peak(values, lanes["max_learning_rate"], tied)
     return Finding(values, account, doubts, evidence)

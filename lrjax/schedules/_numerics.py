@@ -281,12 +281,15 @@ def locate(count: Array, steps: int, mult: float, num_cycles: int | None = None)
     def at(column, convert):
         return xp.asarray(convert(column))[number]
 
-    first, last, growth = at(table.first, np.int32), at(table.last, np.int32), table.length / steps
+    first, last = at(table.first, np.int32), at(table.last, np.int32)
     done, left = as_float(count - first), as_float(last - count)
     if table.ahead.any() or table.beyond.any():
         done, left = done + at(table.ahead, as_float), left + at(table.beyond, as_float)
-    whole = float(mult).is_integer()
-    growth = at(growth, np.int32 if whole else as_float)
+    growth = table.length / steps
+    if float(mult).is_integer():
+        growth = at(np.minimum(growth, MAX_COUNT), np.int32)
+    else:
+        growth = at(growth, as_float)
     return Cycle(number, first, done, left, at(table.length, as_float), growth)
 
 

@@ -63,13 +63,13 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
 @_numerics.closed_form
 def _join(count, schedules, boundaries):
-    starts, ends = (0, *boundaries), (*boundaries, MAX_COUNT)
+    starts, lasts = (0, *boundaries), (*(end - 1 for end in boundaries), MAX_COUNT)
     # Every piece is evaluated everywhere, so each sees only counts of its own range: a value
     # that is not finite outside of it would spoil the gradient.
     clip = _numerics.namespace(count).clip
     values = [
-        _numerics.evaluate(schedule, clip(count - np.int32(start), 0, end - start))
-        for schedule, start, end in zip(schedules, starts, ends, strict=True)
+        _numerics.evaluate(schedule, clip(count - np.int32(start), 0, max(last - start, 0)))
+        for schedule, start, last in zip(schedules, starts, lasts, strict=True)
     ]
     return _numerics.latest(count, boundaries, values)
 
@@ -157,7 +157,9 @@ def with_cooldown(
 @_numerics.closed_form
 def _with_cooldown(count, schedule, total_steps, cooldown_steps, end_value):
     fractions = _numerics.fractions(count, total_steps - cooldown_steps, total_steps)
-    value = _numerics.evaluate(schedule, count)
+    # Not beyond the end, where what is not finite would spoil the value and the gradient.
+    within = _numerics.namespace(count).minimum(count, np.int32(total_steps - 1))
+    value = _numerics.evaluate(schedule, within)
     return _numerics.measure(value, end_value, *_numerics.nearer(*fractions))
 
 

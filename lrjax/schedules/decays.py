@@ -178,8 +178,9 @@ def _exponential_decay(count, init_value, decay_rate, decay_steps, staircase, en
     if end_value is None:
         return value
     xp = _numerics.namespace(value, end_value)
-    falling, end = _numerics.as_float(decay_rate) < 1, _numerics.as_float(end_value)
-    return xp.where(falling, xp.maximum(value, end), xp.minimum(value, end))
+    end = _numerics.as_float(end_value)
+    above = _numerics.as_float(init_value) >= end
+    return xp.where(above, xp.maximum(value, end), xp.minimum(value, end))
 
 
 def _periods(count, steps, staircase):

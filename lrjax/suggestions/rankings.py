@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrjax.curves import Curves, smoothed
+from lrjax.curves import Curves, coordinate, smoothed
 from lrjax.suggestions.methods import suggest
 
 __all__ = ["Ranking", "rank"]
@@ -50,12 +50,12 @@ class Ranking:
         chosen = _flat_index(self.axes, self.best)
         for lane in self.order:
             index = np.unravel_index(lane, self.loss.shape)
-            values = [float(axis[k]) for axis, k in zip(self.axes.values(), index, strict=True)]
+            where = [coordinate(axis[k]) for axis, k in zip(self.axes.values(), index, strict=True)]
             columns = (self.loss, self.noise, self.max_learning_rate)
             loss, noise, rate = (float(column[index]) for column in columns)
             behind = loss - float(self.loss.flat[best]) if lane != best else np.nan
             mark = "*" if lane == chosen else "=" if self.tied[index] else ""
-            rows.append([mark, *map(_number, (*values, loss, behind, noise, rate))])
+            rows.append([mark, *where, *map(_number, (loss, behind, noise, rate))])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
         verdict = (
@@ -106,6 +106,7 @@ def rank(curves: Curves) -> Ranking:
     axes = {name: values for name, values in curves.axes.items() if name != "seed"}
     if not axes:
         raise ValueError(f"curves must have lanes besides seeds to rank, got {curves!r}.")
+    curves = curves.done()
     by_seed = _counting(curves)
     if "seed" in curves.axes:
         by_seed = np.moveaxis(by_seed, list(curves.axes).index("seed"), -1)

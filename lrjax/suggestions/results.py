@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrjax.curves import coordinate
+
 __all__ = ["Rates", "Suggestion", "over_named"]
 
 
@@ -90,7 +92,7 @@ class Suggestion:
         lines = [f"Suggestion by {self.method!r}"]
         for index in np.ndindex(agreed.learning_rate.shape):
             where = ", ".join(
-                f"{name} {values[k]:.4g}"
+                f"{name} {coordinate(values[k])}"
                 for (name, values), k in zip(agreed.axes.items(), index, strict=True)
             )
             lines.append(f"  {where}{': ' if where else ''}{agreed._describe(index)}")

@@ -150,21 +150,25 @@ def _scheduled(injection: Injection, count: jax.Array) -> dict[str, jax.Array]:
 def _widen(tree: Any) -> Any:
     """The same tree with no float narrower than a hyperparameter."""
 
-    def widen(array):
+    def widen(leaf):
+        array = jnp.asarray(leaf)
         if not jnp.issubdtype(array.dtype, jnp.inexact):
-            return array
-        return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.result_type(float)))
+            return leaf
+        return array.astype(jnp.promote_types(array.dtype, jnp.result_type(float)))
 
     return jax.tree.map(widen, tree)
 
 
 def hyperparameter(name: str, value: Hyperparam) -> Hyperparam:
     """A number, an array or a schedule, and nothing else."""
-    if callable(value):
-        if not is_schedule(name, value):
-            raise TypeError(f"{name} must be a number, an array or a schedule, got {value!r}.")
-        return value
-    return numeric(name, value)
+    if not callable(value):
+        return numeric(name, value)
+    answer = _answer(name, value)
+    if not _is_number(answer):
+        raise TypeError(f"{name} must be a number, an array or a schedule, got {value!r}.") from (
+            answer if isinstance(answer, Exception) else None
+        )
+    return value
 
 
 def is_zero(value: Hyperparam) -> bool:
@@ -174,15 +178,23 @@ def is_zero(value: Hyperparam) -> bool:
 
 def is_schedule(name: str, value: Any) -> bool:
     """Whether this is a function that gives a real number for a count, which a mask does not."""
-    if not callable(value) or isinstance(value, type):  # a type is a dtype, not a schedule
-        return False
+    return callable(value) and _is_number(_answer(name, value))
+
+
+def _answer(name: str, value: Callable) -> Any:
+    """The shape of what a function gives for a count, or the exception that it raises."""
+    if isinstance(value, type):  # a dtype, not a schedule
+        return None
     try:
-        shape = jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
+        return jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
     except jax.errors.JAXTypeError as error:
         raise TypeError(f"{name} must be a function that jit can trace, got {value!r}.") from error
-    except Exception:  # whatever a function of something else makes of an integer
-        return False
-    return isinstance(shape, jax.ShapeDtypeStruct) and jnp.issubdtype(shape.dtype, jnp.number)
+    except Exception as error:  # whatever a function of something else makes of an integer
+        return error
+
+
+def _is_number(answer: Any) -> bool:
+    return isinstance(answer, jax.ShapeDtypeStruct) and jnp.issubdtype(answer.dtype, jnp.number)
 
 
 def _is_hyperparameter(value: Any, parameter: inspect.Parameter | None) -> bool:
@@ -207,4 +219,4 @@ def as_hyperparameter(value: ArrayLike) -> jax.Array:
 
 def cast_like(tree: Any, like: Any) -> Any:
     """A tree with the types of another."""
-    return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), tree, like)
+    return jax.tree.map(lambda new, old: jnp.asarray(new, jnp.asarray(old).dtype), tree, like)
