@@ -23,6 +23,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -135,6 +140,7 @@ def open_checkpoints(directory: str | os.PathLike, identity: Identity) -> Iterat
     Raises:
         ImportError: if Orbax is not installed.
         OSError: if the folder cannot be written to.
+        RuntimeError: if another run uses it.
         ValueError: if it holds something else, or checkpoints of another run, or none that is
             intact; or if the processes were given different identities.
 
@@ -152,14 +158,15 @@ def open_checkpoints(directory: str | os.PathLike, identity: Identity) -> Iterat
     folder = _folder(directory)
     _make_writable(folder)
     _check_identity(folder, identity)
-    check_processes(identity)
-    step = _newest(folder, identity)
-    ocp = _orbax()
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEEP, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        yield Checkpoints(folder, manager, step)
+    with _locked(folder):
+        check_processes(identity)
+        step = _newest(folder, identity)
+        ocp = _orbax()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEEP, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        with ocp.CheckpointManager(folder, options=options) as manager:
+            yield Checkpoints(folder, manager, step)
 
 
 def recorded(directory: str | os.PathLike, name: str) -> Any:
@@ -212,6 +219,24 @@ def _make_writable(folder: Any) -> None:
     except OSError as error:
         message = f"checkpoint_dir must be a folder that can be written to, got {str(folder)!r}"
         raise OSError(error.errno, f"{message} ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Any) -> Iterator[None]:
+    """Keep other runs out of a folder, where the file system knows of locks."""
+    if fcntl is None or "://" in str(folder) or jax.process_index() > 0:
+        yield
+        return
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"checkpoint_dir must be a folder that no other run uses, got {str(folder)!r}."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield  # and closing the file unlocks it, as the end of a process does
 
 
 def _check_identity(folder: Any, identity: Identity) -> None:

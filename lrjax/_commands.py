@@ -112,7 +112,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     else:
         print(recipe.describe())
         print("Wrote " + ", ".join(map(str, files)))
-    return 0
+    return 130 if recipe.reason == "interrupted" else 0
 
 
 def run_suggest(options: argparse.Namespace) -> int:
@@ -157,6 +157,7 @@ def run_plot_schedule(options: argparse.Namespace) -> int:
     steps = parameters.get("total_steps") if given.steps is None else given.steps
     if steps is None:
         raise ValueError("--steps must say how many updates to draw.")
+    _checks.integer("--steps", steps, minimum=1)
     schedule = factory(**parameters)
     if given.json:
         values = np.asarray(schedule(np.arange(steps))).tolist()
@@ -175,7 +176,7 @@ def run_demo(options: argparse.Namespace) -> int:
     report = _demo.run(options.out, progress=_has_terminal(), say=say)
     if options.json:
         print(_json(report))
-    return 0
+    return 130 if report["interrupted"] else 0
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:

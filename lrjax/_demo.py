@@ -85,30 +85,36 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     say(text_table(rows))
     say(f"\n{recipe.describe()}")
 
-    say(f"\n{RUN_STEPS} updates, judged by {len(test[0])} other digits, {SEEDS} new seeds")
-    plans = _plans(recipe)
-    runs = sweep(
-        task,
-        batches,
-        _planned,
-        steps=RUN_STEPS,
-        lanes=list(plans.values()),
-        eval_batches=array_batches(test, len(test[0])),
-        **common | {"seeds": range(SEEDS, 2 * SEEDS)},
-    )
-    run_rows = _run_rows(runs, plans)
-    say(text_table(run_rows))
-
     out.mkdir(parents=True, exist_ok=True)
     curves.save(out / "curves.npz")
-    runs.save(out / "runs.npz")
     _draw_curves(curves, out / "curves.png")
     recipe_page(recipe).savefig(out / "recipe.png", dpi=150)
     (out / "recipe.json").write_text(recipe.to_json() + "\n")
-    report = {"range_test": rows, "recipe": recipe.describe().splitlines(), "runs": run_rows}
+    names = ["curves.npz", "curves.png", "recipe.png", "recipe.json"]
+    report: dict[str, Any] = {
+        "range_test": rows,
+        "recipe": recipe.describe().splitlines(),
+        "interrupted": recipe.reason == "interrupted",
+    }
+    if not recipe.reason:
+        say(f"\n{RUN_STEPS} updates, judged by {len(test[0])} other digits, {SEEDS} new seeds")
+        plans = _plans(recipe)
+        runs = sweep(
+            task,
+            batches,
+            _planned,
+            steps=RUN_STEPS,
+            lanes=list(plans.values()),
+            eval_batches=array_batches(test, len(test[0])),
+            **common | {"seeds": range(SEEDS, 2 * SEEDS)},
+        )
+        runs.save(out / "runs.npz")
+        names.append("runs.npz")
+        report["interrupted"] = bool(runs.steps_done < runs.steps)
+        report["runs"] = _run_rows(runs.done(), plans)
+        say(text_table(report["runs"]))
     (out / "report.json").write_text(json.dumps(without_nan(report), indent=2) + "\n")
-    names = ("curves.npz", "runs.npz", "curves.png", "recipe.png", "recipe.json", "report.json")
-    say("\nWrote " + ", ".join(str(out / name) for name in names))
+    say("\nWrote " + ", ".join(str(out / name) for name in [*names, "report.json"]))
     return report
 
 
@@ -138,6 +144,8 @@ def _planned(peak_value, weight_decay, div_factor, final_div_factor, low, high):
 
 
 def _run_rows(runs: Curves, plans: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    if not len(runs.eval_steps):
+        return []
     accuracy, loss = runs.eval_metrics["accuracy"][..., -1], runs.eval_loss[..., -1]
     return [
         {

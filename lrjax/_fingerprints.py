@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
+import sys
+import sysconfig
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,9 +24,10 @@ def fingerprint(value: Any) -> str:
     """A short text that is the same for the same value, in every process and every run.
 
     Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
-    and what they hold, dicts in their order; functions by name, code, defaults and what they
-    close over, but not by the globals that they use. What cannot be looked into counts by its
-    type.
+    and what they hold, dicts in their order; functions by name, code, defaults, what they close
+    over and the globals that they name. Of globals count functions, classes, dataclasses,
+    arrays and what cannot change; a list, a dict or another object may be a cache. What is
+    installed counts by its name, and what cannot be looked into by its type.
 
     Args:
         value: pytrees of arrays, plain values and functions, or anything else.
@@ -68,20 +73,80 @@ def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
         case types.FunctionType():
             cells = [_content(cell) for cell in value.__closure__ or ()]
             parts = (value.__code__, value.__defaults__, value.__kwdefaults__, cells)
-            return _name(value).encode(), parts
+            return _name(value).encode(), (*parts, *_globals(value))
         case types.CodeType():
             return value.co_code, (value.co_consts, value.co_names)
         case types.MethodType():
             return b"", (value.__func__, value.__self__)
-        case type() | types.ModuleType() | types.BuiltinFunctionType() | np.ufunc():
+        case type():
+            return _name(value).encode(), _members(value) if _is_own(value) else ()
+        case types.ModuleType() | types.BuiltinFunctionType() | np.ufunc():
             return _name(value).encode(), ()
         case np.dtype():
             return str(value).encode(), ()
         case _ if dataclasses.is_dataclass(value):
-            return b"", [getattr(value, field.name) for field in dataclasses.fields(value)]
+            held = [getattr(value, field.name) for field in dataclasses.fields(value)]
+            return b"", (type(value), *held)
         case _ if hasattr(value, "__wrapped__"):  # as of jax.jit
             return b"", (value.__wrapped__,)
-    return b"", (getattr(value, "__dict__", None),)
+    return b"", (type(value), getattr(value, "__dict__", None))
+
+
+CONSTANTS = bool | int | float | complex | str | bytes | tuple | frozenset | np.ndarray | jax.Array
+
+
+def _globals(function: types.FunctionType) -> list[Any]:
+    """The globals that a function names, of those that count."""
+    if not _is_own(function):
+        return []
+    known = function.__globals__
+    found = [known[name] for name in sorted(_names(function.__code__)) if name in known]
+    return [value for value in found if _counts(value)]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _counts(value: Any) -> bool:
+    if isinstance(value, CONSTANTS | functools.partial) or dataclasses.is_dataclass(value):
+        return True
+    return callable(value) and _is_own(inspect.unwrap(value))
+
+
+def _members(cls: type) -> list[Any]:
+    """What is written in a class, and in those that it is made from."""
+    named = sorted(vars(cls).items())
+    constants = [
+        item for item in named if isinstance(item[1], CONSTANTS) and not item[0].startswith("__")
+    ]
+    functions = [
+        inspect.unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+        for _, member in named
+    ]
+    written = [
+        function
+        for function in functions
+        # Not what a dataclass makes up.
+        if isinstance(function, types.FunctionType) and function.__code__.co_filename != "<string>"
+    ]
+    return [*constants, *written, *(base for base in cls.__mro__[1:] if _is_own(base))]
+
+
+LIBRARIES = {"site-packages", "dist-packages"}
+
+
+def _is_own(value: Any) -> bool:
+    """Whether a function or a class is the user's, and not installed."""
+    module = sys.modules.get(getattr(value, "__module__", None) or "")
+    if module is None or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
+        return False
+    path = Path(getattr(module, "__file__", None) or "notebook")
+    return LIBRARIES.isdisjoint(path.parts) and not path.is_relative_to(STANDARD)
+
+
+STANDARD = sysconfig.get_paths()["stdlib"]
 
 
 def _name(value: Any) -> str:

@@ -25,7 +25,7 @@ __all__ = ["ArrayBatches", "StreamBatches", "array_batches", "stream_batches"]
     data_fields=["data"],
     meta_fields=["batch_size", "seed", "shuffle"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that it has a hash, as a function that is jitted must
 class ArrayBatches:
     """A dataset on the device, and the batches that are drawn from it; see `array_batches`."""
 
@@ -116,7 +116,8 @@ def array_batches(
             f"batch_size must be at most the {size} samples in data, got {batch_size}."
         )
     data = jax.tree.map(jnp.asarray, data)
-    return ArrayBatches(data, batch_size, _checks.integer("seed", seed), shuffle)
+    seed, shuffle = _checks.integer("seed", seed), _checks.flag("shuffle", shuffle)
+    return ArrayBatches(data, batch_size, seed, shuffle)
 
 
 def _samples_of(name: str, data: Any) -> int:
@@ -261,22 +262,28 @@ class StreamReader:
     """Reads a stream ahead, in a thread; see `reader`."""
 
     def __init__(self, stream: StreamBatches, total: int) -> None:
-        batches = _alike(stream.iterable, total)
-        first = next(batches)  # and no more, for a sweep may be refused for what it looks like
-        self.sample = describe(first)
+        # Room for the first and no more: a sweep may be refused for what it looks like.
+        self._room = threading.Semaphore(1)
+        self._thread = _read_ahead(_alike(stream.iterable, total), self._room)
+        first = next(self._thread)
+        try:
+            self.sample = describe(first)
+        except Exception:
+            self.close()
+            raise
         self.bytes = sum(array.nbytes for array in jax.tree.leaves(first))
         self.waited = 0.0
         self._prefetch = stream.prefetch
-        self._unread = itertools.chain([first], batches)
-        self._ahead: Generator[Any, None, None] | None = None
-        self._position = 0
+        self._ahead = itertools.chain([first], self._thread)
+        self._position: int | None = None
 
     def read(self, start: int, count: int, length: int, idle: Idle = _always) -> Loaded:
         """Some batches, in the host's memory."""
+        if self._position is None:
+            self._position = 0
+            self._room.release(self._prefetch * length)
         if start < self._position:
             raise ValueError(f"a stream cannot go back from batch {self._position} to {start}.")
-        if self._ahead is None:
-            self._ahead = _read_ahead(self._unread, self._prefetch * length)
         for _ in range(start - self._position):
             self._next(self._ahead, idle)
         loaded = [self._next(self._ahead, idle) for _ in range(count)]
@@ -292,8 +299,7 @@ class StreamReader:
 
     def close(self) -> None:
         """End the thread."""
-        if self._ahead is not None:
-            self._ahead.close()
+        self._thread.close()
 
 
 Reader = ArrayReader | StreamReader
@@ -368,10 +374,10 @@ def _look(batch: Any) -> Any:
 PATIENCE = 1.0  # seconds for a stream to give its current batch before it is left behind
 
 
-def _read_ahead(items: Iterator[Any], size: int) -> Generator[Any, None, None]:
-    """The same items, read by a thread that is at most `size` of them ahead."""
+def _read_ahead(items: Iterator[Any], room: threading.Semaphore) -> Generator[Any, None, None]:
+    """The same items, all read by one thread, while there is room for those not taken yet."""
     ready: queue.SimpleQueue = queue.SimpleQueue()
-    room, closed = threading.Semaphore(size), threading.Event()
+    closed = threading.Event()
 
     def work():
         try:
@@ -390,8 +396,8 @@ def _read_ahead(items: Iterator[Any], size: int) -> Generator[Any, None, None]:
                 return
             if error is not None:
                 raise error
-            room.release()
             yield item
+            room.release()
     finally:
         closed.set()
         room.release()

@@ -90,9 +90,13 @@ def make_lanes(
 def _values(name: Any, values: Any) -> np.ndarray:
     if not isinstance(name, str) or name == "seed":
         raise ValueError(f"lanes must be keyed by names of hyperparameters, got {name!r}.")
-    values = np.asarray(_checks.number(f"lanes[{name!r}]", values), np.float32)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"lanes[{name!r}] must be a list of at least one number, got {values}.")
+    given = np.asarray(_checks.number(f"lanes[{name!r}]", values))
+    if given.ndim != 1 or not len(given):
+        raise ValueError(f"lanes[{name!r}] must be a list of at least one number, got {given}.")
+    with np.errstate(over="ignore"):
+        values = given.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"lanes[{name!r}] must be finite as float32, got {given}.")
     return values
 
 
@@ -110,7 +114,7 @@ def _columns(lanes: Any) -> dict[str, np.ndarray]:
 
 
 def _seeds(seeds: Any) -> np.ndarray:
-    if isinstance(seeds, Sequence | np.ndarray):
+    if np.iterable(seeds):
         checked = [_checks.integer(f"seeds[{k}]", seed) for k, seed in enumerate(seeds)]
         if not checked:
             raise ValueError(f"seeds must hold at least one seed, got {seeds!r}.")

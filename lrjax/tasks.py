@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lrjax import _checks
 
@@ -68,7 +69,18 @@ def task(loss_fn: Callable, init: Any) -> Task:
 
 
 def _with_metrics(result: Any) -> tuple[jax.Array, Metrics]:
-    return result if isinstance(result, tuple) else (result, {})
+    """A loss and metrics, from what a loss function returns."""
+    loss, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+    known = isinstance(metrics, dict)
+    if not (known and all(isinstance(value, NUMBERS) for value in (loss, *metrics.values()))):
+        raise TypeError(
+            "loss_fn must return a loss, or (loss, metrics) with a dict of scalars, "
+            f"got {result!r}."
+        )
+    return jnp.asarray(loss), {name: jnp.asarray(value) for name, value in metrics.items()}
+
+
+NUMBERS = jax.Array | np.ndarray | np.generic | float | int  # or a tracer, a kind of array
 
 
 def _first(batch: Any) -> Any:
@@ -110,7 +122,12 @@ def linen_task(
         >>> params["kernel"].shape
         (3, 1)
     """
+    from flax import linen as nn
+
     _checks.function("loss_fn", loss_fn)
+    made = isinstance(module, nn.Module)
+    if not made:
+        raise TypeError(f"module must be a flax.linen.Module, made from its class, got {module!r}.")
     accepted = inspect.signature(type(module).__call__).parameters
 
     def mode(train: bool) -> dict[str, bool]:
@@ -168,6 +185,10 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
 
     _checks.function("make_model", make_model)
     _checks.function("loss_fn", loss_fn)
+    if isinstance(make_model, nnx.Module):
+        raise TypeError(
+            f"make_model must be a function `nnx.Rngs -> nnx.Module`, got {make_model!r}."
+        )
 
     def split(model):
         return nnx.split(model, nnx.Param, nnx.RngState, ...)

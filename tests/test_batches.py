@@ -46,6 +46,11 @@ def test_a_reader_reads_the_batches_of_its_steps(start, count, length, shuffle):
             jax.tree.map(np.testing.assert_array_equal, source.fetch(k), expected)
 
 
+def test_it_may_be_jitted_itself():
+    batches = lrjax.array_batches({"x": jnp.arange(10)}, 4)
+    np.testing.assert_array_equal(jax.jit(batches)(3)["x"], batches(3)["x"])
+
+
 def test_without_shuffling_samples_come_in_order():
     batches = lrjax.array_batches(DATA, 4, shuffle=False)
     assert [batches(k)["y"].tolist() for k in range(3)] == [

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_the_newest_of_the_last_two_comes_back(tmp_path):
     step, tree, arrays = restore(folder)
     assert (step, int(tree["count"])) == (9, 9)
     np.testing.assert_array_equal(arrays["loss"], np.full(9, 9, np.float32))
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     assert names == ["5", "5.json", "9", "9.json", "identity.json"]
 
 
@@ -558,6 +559,97 @@ def test_fingerprints_are_the_same_in_other_processes(monkeypatch):
     for seed in "12":
         monkeypatch.setenv("PYTHONHASHSEED", seed)
         assert python(code) == here
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    message = "checkpoint_dir must be a folder that no other run uses"
+    with open_checkpoints(tmp_path, IDENTITY), pytest.raises(RuntimeError, match=message):
+        open_checkpoints(tmp_path, IDENTITY).__enter__()
+    with open_checkpoints(tmp_path, IDENTITY) as checkpoints:
+        assert checkpoints.step is None
+
+
+PROGRAM = """
+import functools
+import math
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import lrjax
+
+SCALE, WEIGHTS, CACHE = 2.0, np.ones(3), {}
+
+def inner(x):
+    return x * SCALE
+
+@jax.jit
+def helper(x):
+    return inner(x) + WEIGHTS.sum()
+
+class Base(nn.Module):
+    def nonlinear(self, x):
+        return nn.relu(x)
+
+class Net(Base):
+    width: int = 2
+
+    @nn.compact
+    def __call__(self, x):
+        return self.nonlinear(nn.Dense(self.width)(x))
+
+class Score:
+    factor = 1
+
+    def __call__(self, x):
+        return (x - math.pi) * self.factor
+
+NETWORK, SCORE = Net(), Score()
+
+def loss(outputs, batch):
+    CACHE["seen"] = CACHE.get("seen", 0) + 1
+    return jnp.mean(helper(outputs) ** 2) + SCORE(0.0)
+
+def model(params, x):
+    return NETWORK.apply(params, x)
+
+batch = np.ones((2, 3), np.float32)
+VALUES = loss, model, lrjax.linen_task(NETWORK, loss, batch), Score()
+"""
+
+
+def fingerprints(name, old="", new=""):
+    """Of a program's functions, model, task and object, with some text of it replaced."""
+    assert old in PROGRAM
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    try:
+        exec(compile(PROGRAM.replace(old, new), f"{name}.py", "exec"), module.__dict__)
+        found = [fingerprint(value) for value in module.VALUES]
+        module.CACHE["seen"] = 1
+        assert found == [fingerprint(value) for value in module.VALUES]
+        return np.array(found)
+    finally:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("", "", [False, False, False, False]),
+        ("x * SCALE", "x / SCALE", [True, False, True, False]),
+        ("SCALE, WEIGHTS, CACHE = 2.0", "SCALE, WEIGHTS, CACHE = 3.0", [True, False, True, False]),
+        ("np.ones(3), {}", "np.zeros(3), {}", [True, False, True, False]),
+        ("nn.relu", "nn.tanh", [False, True, True, False]),
+        ("self.nonlinear(", "nn.gelu(", [False, True, True, False]),
+        ("width: int = 2", "width: int = 4", [False, True, True, False]),
+        ("x - math.pi", "x - math.e", [True, False, True, True]),
+        ("factor = 1", "factor = 2", [True, False, True, True]),
+    ],
+)
+def test_fingerprints_follow_what_a_function_names(old, new, changed):
+    before, after = fingerprints("program"), fingerprints("program", old, new)
+    np.testing.assert_array_equal(before != after, changed)
 
 
 def test_fingerprints_look_at_all_of_an_array():

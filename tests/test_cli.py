@@ -1,6 +1,7 @@
 import inspect
 import json
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -148,6 +149,36 @@ def test_an_interrupted_test_keeps_its_curves_and_says_so(here, monkeypatch, cap
     assert cli.main(["range-test", "lines", "--out", "out"]) == 130
     assert "interrupted after 50" in capsys.readouterr().out
     assert lrjax.Curves.load("out/curves.npz").steps_done == 50
+
+
+def test_an_interrupted_recipe_and_demo_keep_what_there_is_and_say_so(here, monkeypatch, capsys):
+    evaluated = {"eval_steps": [25], "eval_loss": np.ones((2, 1))}
+    partial = curves_file(here, axes={"weight_decay": [0, 1e-3]}, steps_done=50, **evaluated)
+    ended = lrjax.Recipe(
+        max_learning_rate=np.nan,
+        min_learning_rate=np.nan,
+        weight_decay=None,
+        momentum=None,
+        min_momentum=None,
+        total_steps=400,
+        reason="interrupted",
+        evidence={"range_test": partial},
+    )
+    monkeypatch.setattr("lrjax._commands.smith_recipe", lambda *args, **kwargs: ended)
+    monkeypatch.setattr("lrjax._demo.smith_recipe", lambda *args, **kwargs: ended)
+    for command in ("recipe lines --total-steps 400", "demo"):
+        assert cli.main([*command.split(), "--out", "out"]) == 130
+        assert "interrupted" in capsys.readouterr().out
+        recipe = lrjax.Recipe.from_json((here / "out/recipe.json").read_text())
+        assert recipe.evidence["range_test"].steps_done == 50
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = "plot-schedule constant --value 1 --steps 100000 --json"
+    code = f"import sys; from lrjax.cli import main; sys.exit(main({command.split()!r}))"
+    shell = f"{sys.executable} -c {shlex.quote(code)} | head -1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("{\n", "")
 
 
 @pytest.mark.parametrize("arguments", [["--method", "nonsense"], ["--option", "sma=5"]])
@@ -380,6 +411,7 @@ def test_help_names_every_method():
         ("plot-schedule onecycle --peak-value 1 --total-steps ten", "ten"),
         ("plot-schedule onecycle --peak-value 1 --total-steps 9 --pct-start 2", "pct_start"),
         ("plot-schedule constant --value 1", "--steps"),
+        ("plot-schedule constant --value 1 --steps -5 --json", "--steps"),
     ],
 )
 def test_bad_use_is_answered_with_one_line_and_status_2(here, capsys, arguments, said):

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,6 +27,11 @@ def test_a_list_has_an_axis_of_lanes():
     assert lanes.hyperparams["b"].tolist() == [2, 2, 3, 3]
     assert lanes.listed["b"].tolist() == [2, 3]
     assert lanes.seeds.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("array", [list, tuple, np.array, jnp.array, lambda seeds: range(3, 5)])
+def test_seeds_may_be_any_list(array):
+    np.testing.assert_array_equal(make_lanes(None, array([3, 4])).seeds, [3, 4])
 
 
 def test_without_lanes_there_is_one_per_seed():

@@ -65,6 +65,19 @@ def test_a_stream_is_read_once_and_only_so_far_ahead():
     assert seen == taken == list(range(30))
 
 
+def test_one_thread_reads_all_of_a_stream():
+    threads = set()
+
+    def stream():
+        while True:
+            threads.add(threading.get_ident())
+            yield BATCHES(0)
+
+    lrjax.range_test(TASK, stream(), steps=12, chunk_steps=5)
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
 def test_a_stream_may_reuse_its_memory():
     def overwriting():
         buffer = np.zeros(2, np.float32)

@@ -1,5 +1,7 @@
 import functools
 import itertools
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from helpers import (
 )
 
 import lrjax
+from lrjax.sweeps import memory
 
 TASK, DATA = network()
 BATCHES = lrjax.array_batches(DATA, 16)
@@ -199,6 +202,107 @@ def test_accumulated_batches_make_one_update_of_a_large_one():
     np.testing.assert_allclose(accumulated.loss, run(large).loss, rtol=1e-5)
 
 
+def test_accumulated_gradients_are_summed_on_the_way(monkeypatch):
+    task = lrjax.task(lambda params, batch: jnp.mean((batch @ params) ** 2), jnp.zeros((1000, 100)))
+    needed, program_bytes = [], memory.program_bytes
+
+    def noted(compiled):
+        needed.append(program_bytes(compiled))
+        return needed[-1]
+
+    monkeypatch.setattr(memory, "program_bytes", noted)
+    for accumulate in (2, 32):
+        lrjax.sweep(
+            task,
+            np.ones((64, 1000), np.float32),
+            lrjax.sgd,
+            steps=1,
+            lanes={"learning_rate": [1e-6] * 2 * jax.device_count()},
+            accumulate=accumulate,
+            batch_size=2,
+            mesh=lrjax.lane_mesh(),
+        )
+    assert needed[1] < 1.1 * needed[0]
+
+
+def test_metrics_of_accumulated_batches_are_means():
+    def loss(params, batch):
+        return params**2, {"number": batch.max(), "large": batch.max() > 1}
+
+    curves = lrjax.range_test(
+        lrjax.task(loss, jnp.ones(())), [np.arange(3), np.arange(3) - 1], accumulate=2, steps=1
+    )
+    assert (curves.metrics["number"].item(), curves.metrics["large"].item()) == (1.5, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_evaluations_of_narrow_types_are_summed_in_float32(dtype):
+    def loss(params, batch):
+        return params.astype(dtype), {"metric": jnp.asarray(1e4, dtype)}
+
+    curves = lrjax.sweep(
+        lrjax.task(loss, jnp.float32(1.0078125)),
+        BATCHES,
+        lrjax.sgd,
+        steps=1,
+        lanes={"learning_rate": [1e-9]},
+        eval_batches=[np.zeros(1)] * 300,
+    )
+    np.testing.assert_allclose(curves.eval_loss, 1.0078125, rtol=1e-6)
+    np.testing.assert_allclose(curves.eval_metrics["metric"], float(jnp.asarray(1e4, dtype)))
+
+
+@pytest.mark.parametrize("init", [0.5, lambda key: 0.5, {"w": 0.5, "n": np.float64(1)}])
+def test_parameters_may_be_python_s_numbers(init):
+    def loss(params, batch):
+        return sum(jnp.square(leaf) for leaf in jax.tree.leaves(params))
+
+    curves = lrjax.range_test(lrjax.task(loss, init), BATCHES, steps=3)
+    assert np.isfinite(curves.loss).all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"), [(jax.debug_nans, "jax_debug_nans"), (jax.disable_jit, "jax_disable_jit")]
+)
+def test_settings_under_which_no_sweep_can_run_are_named(setting, name):
+    with setting(True), pytest.raises(RuntimeError, match=name):
+        lrjax.range_test(TASK, BATCHES, steps=3)
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    def stream():
+        for k in itertools.count():
+            if k == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield BATCHES(k)
+
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        curves = lrjax.range_test(TASK, stream(), steps=40, chunk_steps=5)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert curves.steps_done == 40
+
+
+def test_what_fails_on_the_host_leaves_the_curves_before():
+    calls = itertools.count()
+
+    def measured(x):
+        if next(calls) > 12:
+            raise OSError("the instrument is gone")
+        return np.float32(x)
+
+    def loss(params, batch):
+        seen = jax.pure_callback(measured, jax.ShapeDtypeStruct((), jnp.float32), batch[0].sum())
+        return jnp.mean(params**2) + 0 * jax.lax.stop_gradient(seen)
+
+    with pytest.raises(Exception, match="the instrument is gone") as told:
+        lrjax.range_test(lrjax.task(loss, jnp.ones(3)), BATCHES, steps=40, chunk_steps=5)
+    done = told.value.curves.done()
+    assert done.steps in (5, 10)
+    assert np.isfinite(done.loss).all()
+
+
 def test_initial_starts_every_lane_there_and_is_not_modified():
     params = network_init(jax.random.key(9))
     before = jax.tree.map(np.array, params)
@@ -334,6 +438,10 @@ def changing():
     yield from [BATCHES(0), BATCHES(1), jax.tree.map(lambda a: a[:4], BATCHES(2))]
 
 
+def any_sgd(**hyperparams):
+    return lrjax.sgd(**hyperparams)
+
+
 BAD_CALLS = [
     (ValueError, "steps", {"steps": 0}),
     (ValueError, "steps", {"steps": -1}),
@@ -346,6 +454,19 @@ BAD_CALLS = [
     (ValueError, "end", {"end": np.inf}),
     (ValueError, "ramp", {"ramp": "cubic"}),
     (ValueError, "momentum", {"momentum": (0.9, np.nan)}),
+    (TypeError, "momentum", {"momentum": 0.9}),
+    (ValueError, "momentum", {"momentum": (0.9, 0.8, 0.7)}),
+    (TypeError, "start", {"start": [1e-3, 1e-2]}),
+    (ValueError, "learning_rate", {"lanes": {"learning_rate": [0.1, 1.0]}, "optimizer": any_sgd}),
+    (
+        ValueError,
+        "'momentum'",
+        {"lanes": {"momentum": [0.0]}, "momentum": (0.9, 0.8), "optimizer": any_sgd},
+    ),
+    (ValueError, "weight_decay", {"lanes": {"weight_decay": [1e39]}}),
+    (TypeError, "rewrite_convolutions", {"rewrite_convolutions": "no"}),
+    (TypeError, "progress", {"progress": "no"}),
+    (ValueError, "eval_every", {"eval_every": 0}),
     (ValueError, "lanes", {"lanes": {}}),
     (ValueError, "lanes", {"lanes": []}),
     (ValueError, "lanes", {"lanes": [{}]}),

@@ -127,6 +127,15 @@ def test_linen_parameters_are_those_of_a_plain_init():
     jax.tree.map(np.testing.assert_array_equal, params, plain)
 
 
+def tried(result):
+    return lrjax.task(lambda params, batch: result, 0.0).loss(0.0, {}, BATCH, KEY, True)
+
+
+def test_a_loss_may_be_a_constant():
+    loss, (_, metrics) = tried((1.0, {"two": 2}))
+    assert (loss.dtype, float(loss), int(metrics["two"])) == (jnp.float32, 1.0, 2)
+
+
 def test_a_task_of_a_plain_function():
     task = lrjax.task(network_loss, network_init)
     params, model_state = task.init(KEY)
@@ -145,6 +154,19 @@ def test_a_task_of_a_plain_function():
         ("loss_fn", lambda: lrjax.linen_task(nn.Dense(1), None, BATCH)),
         ("loss_fn", lambda: lrjax.nnx_task(NnxNetwork, None)),
         ("make_model", lambda: lrjax.nnx_task(None, nnx_loss)),
+        ("make_model", lambda: lrjax.nnx_task(NnxNetwork(nnx.Rngs(0)), nnx_loss)),
+        ("module", lambda: lrjax.linen_task(nn.Dense, network_loss, BATCH)),
+        *(
+            ("loss_fn must return", lambda result=result: tried(result))
+            for result in (
+                None,
+                (1.0, 0.5),
+                (1.0, (0.5, 0.5)),
+                (1.0, {"a": {"b": 0.5}}),
+                (1.0, {}, 1),
+                (None, {}),
+            )
+        ),
     ],
 )
 def test_bad_input_names_the_argument(name, call):

@@ -142,6 +142,7 @@ def sweep(
         >>> sweep(task(loss, jnp.zeros(())), batches, sgd, steps=20, lanes=lanes)
         Curves(learning_rate: 3, seed: 1; 20 steps, 0 evaluations, 0 of 3 lanes diverged)
     """
+    _check_debugging()
     steps = _checks.integer("steps", steps, minimum=1)
     accumulate = _checks.integer("accumulate", accumulate, minimum=1)
     if divergence is not None:
@@ -153,6 +154,11 @@ def sweep(
     check_optimizer(optimizer, list(grid.hyperparams))
     if lane_batch is not None:
         _checks.integer("lane_batch", lane_batch, minimum=1)
+    if eval_every is not None:
+        _checks.integer("eval_every", eval_every, minimum=1)
+    if rewrite_convolutions is not None:
+        _checks.flag("rewrite_convolutions", rewrite_convolutions)
+    _checks.flag("progress", progress)
     if mesh is not None:
         check_mesh(mesh, len(grid))
     groups = () if eval_batches is None else evaluation_groups(eval_batches)
@@ -200,7 +206,8 @@ def sweep(
         program = Program(task, length, divergence, accumulate, mesh)
         job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
-        size = _saved_size(checkpoint_dir, lane_batch) or block_size(job, grid, lane_batch, data)
+        size = _saved_size(checkpoint_dir, lane_batch, job.multiple)
+        size = size or block_size(job, grid, lane_batch, data)
         # What a checkpoint's arrays are shaped by, besides.
         identity |= {"lane_batch": size, "chunk_steps": length}
         with _checkpoints(checkpoint_dir, identity) as checkpoints:
@@ -213,6 +220,19 @@ def sweep(
         failure.add_note(f"The curves of {done} updates are kept as this error's `curves`.")
         raise failure
     return (curves, final_state(grid, parts, states)) if return_state else curves
+
+
+def _check_debugging() -> None:
+    """Refuse the settings under which no sweep can run, before they fail somewhere inside."""
+    told = {
+        "jax_debug_nans": "it takes a NaN, which stands for what was not measured, for an error",
+        "jax_disable_jit": "its programs are compiled before they run",
+    }
+    for name, why in told.items():
+        if getattr(jax.config, name):
+            raise RuntimeError(
+                f"a sweep cannot run under {name}: {why}. To look for a fault, call task.loss."
+            )
 
 
 CHECKPOINT_SECONDS = 60.0  # between one save and the next
@@ -256,7 +276,7 @@ def _drive(
             # While the devices compute.
             source, failure = _attempt(read, ahead[k + 1 : k + 2])
             states, results = ended(running)
-        except jax.errors.JaxRuntimeError as error:
+        except Exception as error:  # of the device, or of what the loss calls on the host
             if begun == 0 or jax.process_count() > 1:
                 raise
             failure = error
@@ -323,12 +343,21 @@ def _resumed(
     return restored.tree, restored.step
 
 
-def _saved_size(directory: str | os.PathLike | None, lane_batch: int | None) -> int | None:
+def _saved_size(
+    directory: str | os.PathLike | None, lane_batch: int | None, multiple: int
+) -> int | None:
     """The size of the blocks in a checkpoint, also where another machine would choose another."""
     if directory is None or lane_batch is not None:
         return None
     size = recorded(directory, "lane_batch")
-    return size if isinstance(size, int) and size > 0 else None
+    if not (isinstance(size, int) and size > 0):
+        return None
+    if size % multiple:
+        raise ValueError(
+            f"mesh must have a number of devices along 'lanes' that divides {size}, the lanes of "
+            f"a block in checkpoint_dir, got {multiple}."
+        )
+    return size
 
 
 @contextlib.contextmanager
@@ -346,10 +375,12 @@ def _checkpoints(
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Turn a first Ctrl-C into a request to stop; a second one aborts.
 
-    Only where a handler can be set, and not for several processes, which would have to agree.
+    Only where a handler can be set, and not where Ctrl-C is ignored already, nor for several
+    processes, which would have to agree.
     """
     main = threading.current_thread() is threading.main_thread()
-    if not main or jax.process_count() > 1:
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not main or ignored or jax.process_count() > 1:
         yield lambda: False
         return
     requests: list[int] = []

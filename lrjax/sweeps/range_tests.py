@@ -46,6 +46,8 @@ class Ramped:
 
     def __call__(self, **hyperparams: Any) -> optax.GradientTransformation:
         """The lane's optimizer."""
+        for name in self._taken & hyperparams.keys():
+            raise ValueError(f"lanes must not set {name!r}, which follows the test's ramp.")
         hyperparams["learning_rate"] = RAMPS[self.ramp](*self.rates, self.steps)
         if self.momentums is not None:
             hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
@@ -65,11 +67,15 @@ class Ramped:
         return dataclasses.replace(curves, momentum=falling)
 
     @property
+    def _taken(self) -> set[str]:
+        """The hyperparameters that follow the ramp."""
+        return {"learning_rate", *([self.momentum_name] if self.momentums else [])}
+
+    @property
     def __signature__(self) -> inspect.Signature:
         """What is left for the lanes to set."""
         signature = inspect.signature(self.optimizer)
-        taken = {"learning_rate", self.momentum_name if self.momentums else None}
-        left = [p for p in signature.parameters.values() if p.name not in taken]
+        left = [p for p in signature.parameters.values() if p.name not in self._taken]
         return signature.replace(parameters=left)
 
 
@@ -123,13 +129,16 @@ def range_test(
     """
     _checks.one_of("ramp", ramp, tuple(RAMPS))
     steps = _checks.integer("steps", steps, minimum=1)
-    rates = float(_checks.number("start", start)), float(_checks.number("end", end))
+    rates = float(_checks.static("start", start)), float(_checks.static("end", end))
     if rates[0] >= rates[1]:
         raise ValueError(f"start must be less than end, {end!r}, got {start!r}.")
     RAMPS[ramp](*rates, steps)  # which checks them
     if momentum is not None:
-        high, low = momentum
-        momentum = float(_checks.number("momentum", high)), float(_checks.number("momentum", low))
+        pair = _checks.sequence("momentum", momentum)
+        if len(pair) != 2:
+            raise ValueError(f"momentum must be a pair, (high, low), got {momentum!r}.")
+        high, low = (float(_checks.static("momentum", value)) for value in pair)
+        momentum = high, low
     name = momentum_name(optimizer)
     ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
     try:

@@ -91,7 +91,12 @@ def init(
     watch = Watch(zero, zero, zero, zero, zero, jnp.bool(False))
     state = State(params, model_state, fresh, watch)
     # Strongly typed, as what training makes of it, so that both have one program.
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
+    return jax.tree.map(_strong, state)
+
+
+def _strong(leaf: Any) -> jax.Array:
+    array = jnp.asarray(leaf)
+    return jnp.asarray(array, array.dtype)
 
 
 def _keep_moments(fresh: Any, given: Any) -> Any:
@@ -167,14 +172,34 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         )
         return model_state, (loss, metrics, grads)
 
+    def add(carry, part):
+        model_state, total = carry
+        changed, told = one(model_state, part)
+        # Summed on the way: all gradients at once would not fit where one large batch does not.
+        total = jax.tree.map(lambda so_far, new: so_far + new.astype(so_far.dtype), total, told)
+        return (jax.tree.map(_typed, changed, model_state), total), None
+
     if program.accumulate == 1:
         model_state, means = one(state.model_state, 0)
     else:
+        shapes = jax.eval_shape(one, state.model_state, 0)[1]
+        total = jax.tree.map(lambda shape: jnp.zeros(shape.shape, _wide(shape.dtype)), shapes)
         parts = jnp.arange(program.accumulate)
-        model_state, stacked = jax.lax.scan(one, state.model_state, parts)
-        means = jax.tree.map(lambda array: jnp.mean(array, 0), stacked)
+        (model_state, total), _ = jax.lax.scan(add, (state.model_state, total), parts)
+        means = jax.tree.map(lambda array: array / program.accumulate, total)
     loss, metrics, grads = means
-    return loss, model_state, metrics, grads
+    return loss, model_state, metrics, jax.tree.map(_typed, grads, state.params)
+
+
+def _wide(dtype: Any) -> Any:
+    """A float for sums, no narrower than JAX's own."""
+    usual = jnp.result_type(float)
+    wide = jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= usual.itemsize
+    return dtype if wide else usual
+
+
+def _typed(new: jax.Array, old: jax.Array) -> jax.Array:
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
 
 
 def _spread(batch: Any, mesh: Mesh | None) -> Any:
@@ -237,15 +262,12 @@ def _advance(new: State, old: State) -> State:
     its moments does not matter any more, and to keep them would cost every other run time.
     """
 
-    def typed(new, old):
-        return new if new.dtype == old.dtype else new.astype(old.dtype)
-
     def kept(new, old):
-        return jnp.where(diverged, old, typed(new, old))
+        return jnp.where(diverged, old, _typed(new, old))
 
     diverged = new.watch.diverged
     params, model_state = jax.tree.map(kept, new[:2], old[:2])
-    return State(params, model_state, jax.tree.map(typed, new.opt_state, old.opt_state), new.watch)
+    return State(params, model_state, jax.tree.map(_typed, new.opt_state, old.opt_state), new.watch)
 
 
 def _measured(alive: jax.Array, tree: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -265,7 +287,8 @@ def evaluate(
 
     def measure(params, model_state, batch, key):
         loss, (_, metrics) = program.task.loss(params, model_state, batch, key, False)
-        return loss, metrics
+        # Before they are summed, for which a narrow type has too few digits.
+        return jax.tree.map(lambda value: value.astype(_wide(value.dtype)), (loss, metrics))
 
     def one(_, batch):
         batch = _spread(batch, program.mesh)
