@@ -28,6 +28,8 @@ reproduction by others in Keras (coxy1989/superconv, five runs): 99.05 % in 12 e
 import functools
 
 from shared import (
+    MSRA,
+    XAVIER,
     LeNet,
     caffe_sgd,
     classification,
@@ -43,7 +45,7 @@ from shared import (
 
 import lrjax
 
-BATCH, WEIGHT_DECAY, SEEDS = 512, 5e-4, 4
+BATCH, WEIGHT_DECAY = 512, 5e-4
 
 
 def onecycle(epoch, nesterov):
@@ -68,10 +70,14 @@ def main(arguments=None):
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--nesterov", action="store_true", help="as in Smith's runs on CIFAR")
+    parser.add_argument("--relu", action="store_true", help="a ReLU behind every convolution")
+    parser.add_argument("--msra", action="store_true", help="He's initialization, not xavier")
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--timing-steps", type=int, default=8, help="0 for no timing")
     given = parser.parse_args(arguments)
     train, test = load(given.data)
-    task = classification(LeNet(), train[0], scale=1 / 256)
+    network = LeNet(given.relu, MSRA if given.msra else XAVIER)
+    task = classification(network, train[0], scale=1 / 256)
     batches = lrjax.array_batches(train, given.batch)
     epoch = len(train[0]) / given.batch
 
@@ -85,10 +91,13 @@ def main(arguments=None):
     print(machine())
     if given.timing_steps:
         together, apart = seconds(
-            lambda: run("1cycle", given.timing_steps, SEEDS),
-            lambda: [run("1cycle", given.timing_steps, [seed]) for seed in range(SEEDS)],
+            lambda: run("1cycle", given.timing_steps, given.seeds),
+            lambda: [run("1cycle", given.timing_steps, [seed]) for seed in range(given.seeds)],
         )
-        print(f"{given.timing_steps} updates of {SEEDS} seeds: {together:.1f} s as lanes,", end="")
+        print(
+            f"{given.timing_steps} updates of {given.seeds} seeds: {together:.1f} s as lanes,",
+            end="",
+        )
         print(f" {apart:.1f} s one after another, a factor of {apart / together:.2f}")
 
     rows = [["policy", "epochs", "updates", "ours, %", "Smith's, %", "our seeds, %"]]
@@ -97,7 +106,7 @@ def main(arguments=None):
         curves = run(
             row,
             round(epochs * epoch),
-            SEEDS,
+            given.seeds,
             eval_batches=lrjax.array_batches(test, min(1000, len(test[0]))),
             eval_every=round(epoch),
             checkpoint_dir=folder(given.checkpoints, row),

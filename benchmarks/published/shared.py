@@ -7,6 +7,7 @@ import signal
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +113,19 @@ def average_pooled(x):
 
 
 class LeNet(nn.Module):
-    """Caffe's LeNet: two convolutions without a nonlinearity, and two dense layers."""
+    """Caffe's LeNet: two convolutions, each with a ReLU only if asked for, and two dense layers."""
+
+    relu: bool = False
+    kernel_init: Callable = XAVIER
 
     @nn.compact
     def __call__(self, x):
         for features in (20, 50):
-            x = nn.Conv(features, (5, 5), padding="VALID", kernel_init=XAVIER)(x)
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = nn.Conv(features, (5, 5), padding="VALID", kernel_init=self.kernel_init)(x)
+            x = nn.max_pool(nn.relu(x) if self.relu else x, (2, 2), (2, 2))
         x = x.reshape(len(x), -1)
-        x = nn.relu(nn.Dense(500, kernel_init=XAVIER)(x))
-        return nn.Dense(10, kernel_init=XAVIER)(x)
+        x = nn.relu(nn.Dense(500, kernel_init=self.kernel_init)(x))
+        return nn.Dense(10, kernel_init=self.kernel_init)(x)
 
 
 class CaffeCifar(nn.Module):

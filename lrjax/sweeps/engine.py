@@ -116,7 +116,9 @@ def sweep(
             given.
         progress: whether to show a progress bar on a terminal.
         checkpoint_dir: folder to save the sweep's state in from time to time, and at its end;
-            the same call after a kill goes on from there, to the same curves.
+            the same call after a kill goes on from there, to the same curves. Other arguments
+            are refused, and so is a task or an optimizer whose functions, or the functions and
+            constants that they name, have changed; what a stream gives is not compared.
         return_state: whether to return the lanes' final states too.
 
     Returns:
@@ -131,6 +133,8 @@ def sweep(
             does not take, a value that is not finite, a loss that is not a scalar float, or
             batches that change their shape or run out.
         TypeError: for an argument of another kind.
+        RuntimeError: under `jax_debug_nans` or `jax_disable_jit`, or where another run uses
+            `checkpoint_dir`.
 
     Example:
         >>> import jax.numpy as jnp
