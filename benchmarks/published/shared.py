@@ -240,10 +240,8 @@ def _those(condition):
 
 def last_accuracy(curves):
     """The accuracy of all lanes at the last evaluation, also of a sweep that was stopped."""
-    done = np.append(True, curves.eval_steps <= curves.steps_done)
-    accuracy = curves.eval_metrics["accuracy"]
-    before = np.full((*accuracy.shape[:-1], 1), np.nan)
-    return np.concatenate([before, accuracy], -1)[..., done][..., -1]
+    accuracy = curves.done().eval_metrics["accuracy"]
+    return accuracy[..., -1] if accuracy.shape[-1] else np.full(accuracy.shape[:-1], np.nan)
 
 
 def machine():
