@@ -226,8 +226,6 @@ def _load(path: Path) -> Curves:
         return Curves.load(path)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}.") from None
-    except Exception:  # NumPy and zipfile raise what they like for other files
-        raise ValueError(f"{path} is not a file that Curves.save wrote.") from None
 
 
 def _print_rates(curves: Curves, suggestion: Suggestion) -> None:

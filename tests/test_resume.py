@@ -100,7 +100,7 @@ def test_a_killed_sweep_goes_on_with_another_number_of_cores(tmp_path, monkeypat
 def test_devices_that_cannot_share_the_blocks_of_a_checkpoint_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_cores", lambda: 2)
     run(tmp_path)
-    with pytest.raises(ValueError, match="mesh must have a number of devices .* got 4"):
+    with pytest.raises(ValueError, match=r"mesh must have a number of devices .* got 4"):
         run(tmp_path, mesh=lrjax.lane_mesh())
 
 

@@ -67,7 +67,7 @@ def plain(optimizer):
         return train(optimizer)[0]
 
 
-def close(actual, expected, rtol=1e-6, atol=1e-7):
+def assert_close(actual, expected, rtol=1e-6, atol=1e-7):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol, atol), actual, expected)
 
 
@@ -97,7 +97,7 @@ def test_inject_is_the_factory_built_anew_for_every_update(factory, values):
         with jax.numpy_dtype_promotion("standard"):
             updates, state = jax.jit(optimizer.update)(gradient(params), state, params)
         params = optax.apply_updates(params, updates)
-        close(at(step, trace), params, rtol=2e-5)
+        assert_close(at(step, trace), params, rtol=2e-5)
         assert {name: values[step] for name, values in told.items()} == now
 
 
@@ -107,7 +107,7 @@ def test_inject_takes_numbers_arrays_and_schedules(kind):
     told = lrjax.get_hyperparams(optimizer.init(PARAMS))
     assert told == {"learning_rate": 0.125, "b1": 0.5}
     assert all(value.dtype == jnp.float32 and not value.weak_type for value in told.values())
-    close(train(optimizer)[0], plain(optax.adam(0.125, 0.5)))
+    assert_close(train(optimizer)[0], plain(optax.adam(0.125, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_inject_hands_on_what_is_no_hyperparameter(factory, others):
     trace, told, _ = train(lrjax.inject(factory, learning_rate=0.1, **others))
     assert list(told) == ["learning_rate"]
     # Beside a bfloat16 moment Optax computes in bfloat16, and we in float32.
-    close(trace, plain(factory(learning_rate=0.1, **others)), atol=2e-3)
+    assert_close(trace, plain(factory(learning_rate=0.1, **others)), atol=2e-3)
 
 
 MASKS = {
@@ -143,7 +143,7 @@ def test_a_mask_keeps_its_meaning(factory, mask):
     optimizer = factory(learning_rate=0.5, weight_decay=lrjax.constant(0.5), mask=mask)
     zeros = jax.tree.map(np.zeros_like, PARAMS)
     updates, _ = optimizer.update(zeros, optimizer.init(PARAMS), PARAMS)
-    close(updates, {"kernel": -0.25 * PARAMS["kernel"], "bias": zeros["bias"]})
+    assert_close(updates, {"kernel": -0.25 * PARAMS["kernel"], "bias": zeros["bias"]})
 
 
 @every_factory
@@ -191,7 +191,9 @@ def test_nothing_is_traced_anew_when_a_value_changes():
 def test_injecting_twice_is_injecting_once():
     schedule = lrjax.linear_decay(1.0, 4)
     for inject in [lrjax.sgd, functools.partial(lrjax.inject, lrjax.sgd)]:
-        close(train(inject(learning_rate=schedule))[1]["learning_rate"], [1, 0.75, 0.5, 0.25])
+        assert_close(
+            train(inject(learning_rate=schedule))[1]["learning_rate"], [1, 0.75, 0.5, 0.25]
+        )
     hidden = lrjax.inject(lambda rate: optax.chain(lrjax.sgd(rate)), rate=schedule)
     with pytest.raises(ValueError, match="factory must not wrap an injected transform"):
         hidden.init(PARAMS)
@@ -216,7 +218,7 @@ def test_nothing_leaks_and_nothing_runs_before_init():
 
 def test_transforms_pickle():
     optimizer = lrjax.onecycle_sgd(0.5, 10, weight_decay=0.1)
-    close(train(pickle.loads(pickle.dumps(optimizer))), train(optimizer))
+    assert_close(train(pickle.loads(pickle.dumps(optimizer))), train(optimizer))
 
 
 def hand_written(rate, momentum, weight_decay, nesterov, decoupled):
@@ -238,7 +240,7 @@ def hand_written(rate, momentum, weight_decay, nesterov, decoupled):
 def test_sgd_is_the_loop_one_writes_by_hand(momentum, weight_decay, nesterov, decoupled):
     options = {"nesterov": nesterov and momentum > 0, "decoupled": decoupled}
     trace, *_ = train(lrjax.sgd(0.2, momentum, weight_decay=weight_decay, **options))
-    close(at(-1, trace), hand_written(0.2, momentum, weight_decay, **options), rtol=1e-5)
+    assert_close(at(-1, trace), hand_written(0.2, momentum, weight_decay, **options), rtol=1e-5)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -254,7 +256,7 @@ def test_sgd_and_adamw_are_optax_s(nesterov):
     ]
     for ours, theirs in pairs:
         # 1 - b2 has an error of 1e-5 in float32, which Optax's Python floats have not.
-        close(train(ours)[0], plain(theirs), rtol=1e-5, atol=1e-5)
+        assert_close(train(ours)[0], plain(theirs), rtol=1e-5, atol=1e-5)
 
 
 def test_a_momentum_of_zero_leaves_the_buffer_out_and_a_traced_one_does_not():
@@ -262,7 +264,7 @@ def test_a_momentum_of_zero_leaves_the_buffer_out_and_a_traced_one_does_not():
     lanes = jax.vmap(lambda momentum: train(lrjax.sgd(0.1, momentum))[0])(jnp.array([0.0, 0.9]))
     for lane, momentum in enumerate([0.0, 0.9]):
         alone, *_ = train(lrjax.sgd(0.1, momentum))
-        close(at(lane, lanes), alone, rtol=1e-5)
+        assert_close(at(lane, lanes), alone, rtol=1e-5)
 
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("torch_sgd.json").read_text())
@@ -318,9 +320,9 @@ def test_onecycle_adamw_cycles_b1():
     }
     trace, told, _ = train(optimizer, steps=8)
     for name, schedule in schedules.items():
-        close(told[name], schedule(np.arange(8)))
+        assert_close(told[name], schedule(np.arange(8)))
     by_hand = lrjax.inject(optax.adamw, b2=0.99, weight_decay=1e-4, eps=1e-8, **schedules)
-    close(trace, train(by_hand, steps=8)[0])
+    assert_close(trace, train(by_hand, steps=8)[0])
 
 
 @pytest.mark.parametrize("momentum", [0.5, lrjax.constant(0.5), [0.5, 0.5]])
