@@ -374,6 +374,20 @@ def test_lanes_that_all_diverged_at_once_are_a_picture_too(loss):
     assert "<img" in drawn._repr_html_()
 
 
+@pytest.mark.parametrize(("steps_done", "evaluated"), [(80, 8), (5, 0)])
+def test_a_line_ends_where_the_sweep_was_interrupted_without_a_cross(steps_done, evaluated):
+    whole = curves()
+    loss = np.where(np.arange(100) < steps_done, whole.loss, np.nan)
+    eval_loss = np.where(whole.eval_steps <= steps_done, whole.eval_loss, np.nan)
+    never = np.full((2, 3), 100)
+    partial = dataclasses.replace(
+        whole, loss=loss, eval_loss=eval_loss, diverged_at=never, steps_done=steps_done
+    )
+    for quantity, points in (("loss", steps_done), ("eval_loss", evaluated)):
+        ax = lrjax.plot_curves(partial.select(weight_decay=0), quantity)
+        assert [len(line.get_xdata()) for line in ax.lines] == [points]
+
+
 def test_an_evaluation_before_the_first_update_is_drawn_at_the_first_rate():
     drawn = make_curves(RATE, BASE, axes={}, eval_steps=[0, 50], eval_loss=[2.0, 1.0])
     (line,) = lrjax.plot_curves(drawn, "eval_loss").lines

@@ -161,6 +161,10 @@ def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
     losses = smoothed.eval_loss if evaluated else smoothed.loss
     first = losses[..., : max(losses.shape[-1] // 5, 1)]
     sound = losses <= np.fmax.reduce(first, axis=None)
+    # What is behind an interruption is no divergence.
+    steps = curves.eval_steps if evaluated else 1 + np.arange(curves.steps)
+    done = np.count_nonzero(steps <= curves.steps_done)
+    x, values, sound = (array[..., :done] for array in (x, values, sound))
     if "seed" not in curves.axes:
         return Lines(x, values, np.zeros_like(values), sound, values[..., None, :])
     seed = list(curves.axes).index("seed")

@@ -29,13 +29,13 @@ def lanes_of(curves: Curves) -> list[Lane]:
     Raises:
         ValueError: if the learning rates of a lane do not rise.
     """
+    curves = curves.done()
     # Before the first update no rate has had any effect.
-    evaluated = (curves.eval_steps > 0) & (curves.eval_steps <= curves.steps_done)
+    evaluated = curves.eval_steps > 0
     rates = curves.rates()
     lanes = []
     for index in np.ndindex(curves.diverged_at.shape):
-        points = _picked(index, slice(int(curves.steps_done)))
-        evaluations = _picked(index, evaluated)
+        points, evaluations = _picked(index, slice(None)), _picked(index, evaluated)
         rate = points(rates)
         lane = Lane(
             rate=rate,
