@@ -92,8 +92,6 @@ there is no number but "extend the end": `robust` names a rate for 3 of the 9, `
 lie below his best, but for one maximum. Within 0.075 decades of the maximum of `smith` the mean
 accuracy is at least that around "best" in 6 of these 7; in the last test it is 0.450, not 0.468.
 
-t.
-
                                        best   robust  its max    smith  its max
     range3Iter5kFig2b                  1.20    extend the end    extend the end
     range3Iter20kFig2b                 1.54    extend the end     0.31     0.62

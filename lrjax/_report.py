@@ -91,9 +91,9 @@ def report_html(curves: Curves, suggestion: Suggestion, arguments: dict[str, Any
         "<h2>Curves</h2>",
         *lines,
         *grids,
-        "<p>Every line is the mean over the seeds that last longest, half of them or more, with "
-        "a band of one standard deviation; a cross marks where a seed diverged. Training losses "
-        "are smoothed without a lag.</p>",
+        "<p>Every line is the mean over the seeds that last at least half as long as the longest, "
+        "with a band of one standard deviation; a cross marks where a seed diverged. Training "
+        "losses are smoothed without a lag.</p>",
         "<h2>Lanes</h2>",
         _scrolled(_tables.html_table(rows)),
         "<h2>How the rates were reached</h2>",

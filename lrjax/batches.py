@@ -340,7 +340,7 @@ def _length(iterable: Any) -> int | None:
 def _ended(count: int, total: int) -> ValueError:
     return ValueError(
         f"batches must last for the {total} that the steps take, got {count} "
-        "(itertools.cycle repeats them)."
+        "(`while True: yield from loader` in a generator starts a loader anew)."
     )
 
 

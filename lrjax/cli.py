@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lrjax import __version__
+
 METHODS = (
     "robust, smith, valley, steep, minimum, slide, lightning, torch_lr_finder, ignite or surmenok"
 )
@@ -74,6 +76,7 @@ def build_parser() -> Parser:
         description="Learning-rate range tests and schedules for JAX.",
         epilog="Each command has its own --help.",
     )
+    parser.add_argument("--version", action="version", version=f"lrjax {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_range_test(commands)
     _add_recipe(commands)
@@ -244,7 +247,7 @@ def _add_demo(commands: Any) -> None:
     command = _command(
         commands,
         "demo",
-        "a range test and a 1cycle run on scikit-learn's digits",
+        "the whole protocol on scikit-learn's digits, and its 1cycle beside constant rates",
     )
     command.add_argument(
         "--out",

@@ -319,6 +319,9 @@ class Curves:
     def to_xarray(self) -> Any:
         """An `xarray.Dataset` with the same names and coordinates.
 
+        What is told of every update and is an axis too, as where lanes differ in the rate, is
+        named `learning_rate_told` or `momentum_told`.
+
         Raises:
             ImportError: if xarray is not installed.
         """
@@ -332,9 +335,10 @@ class Curves:
             return ((last,) if array.ndim == 1 else (*lanes, last), array)
 
         variables = {"loss": named(self.loss, "step"), "diverged_at": (lanes, self.diverged_at)}
-        variables["learning_rate"] = named(self.learning_rate, "step")
-        if self.momentum is not None:
-            variables["momentum"] = named(self.momentum, "step")
+        for name, array in (("learning_rate", self.learning_rate), ("momentum", self.momentum)):
+            if array is not None:
+                taken = name in self.axes or name in self.lanes
+                variables[f"{name}_told" if taken else name] = named(array, "step")
         variables["eval_loss"] = named(self.eval_loss, "eval_step")
         variables |= {name: named(array, "step") for name, array in self.metrics.items()}
         for name, array in self.eval_metrics.items():

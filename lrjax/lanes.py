@@ -124,7 +124,7 @@ def _seeds(seeds: Any) -> np.ndarray:
 
 def check_optimizer(optimizer: Callable, names: Sequence[str]) -> None:
     """An optimizer must take every hyperparameter that the lanes set."""
-    parameters = inspect.signature(_checks.function("optimizer", optimizer)).parameters
+    parameters = _parameters(optimizer)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name in names:
@@ -137,8 +137,25 @@ def check_optimizer(optimizer: Callable, names: Sequence[str]) -> None:
 
 def momentum_name(optimizer: Callable) -> str:
     """What an optimizer calls its momentum: Adam's is `b1`."""
-    accepted = inspect.signature(_checks.function("optimizer", optimizer)).parameters
+    accepted = _parameters(optimizer)
     return "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
+
+
+def _parameters(optimizer: Any) -> Mapping[str, inspect.Parameter]:
+    if not callable(optimizer):
+        raise TypeError(
+            "optimizer must be a function that makes an optimizer from hyperparameters, such as "
+            f"lrjax.sgd or optax.adam itself, got {optimizer!r}."
+        )
+    return inspect.signature(optimizer).parameters
+
+
+def lane_names(lanes: Any) -> set[str]:
+    """The hyperparameters that a grid or a list of lanes sets."""
+    if isinstance(lanes, Mapping):
+        return set(lanes)
+    listed = lanes if isinstance(lanes, Sequence) else []
+    return {name for lane in listed if isinstance(lane, Mapping) for name in lane}
 
 
 class Block(NamedTuple):

@@ -189,6 +189,50 @@ def test_summary_and_repr_tell_every_lane():
     assert "1 of 6 lanes diverged" in repr(curves)
 
 
+@pytest.mark.parametrize(
+    "lanes",
+    [
+        {"weight_decay": [0.0, 1e-4]},
+        {"momentum": [0.0, 0.9], "learning_rate": [0.1, 0.2, 0.3]},
+        [{"momentum": 0.0}, {"momentum": 0.9}],
+    ],
+)
+def test_xarray_has_the_same_arrays_by_name(lanes):
+    axes = dict(lanes) if isinstance(lanes, dict) else {"lane": [0, 1]}
+    listed = {} if isinstance(lanes, dict) else {"momentum": [0.0, 0.9]}
+    axes["seed"] = [3, 5]
+    shape = tuple(len(values) for values in axes.values())
+    loss = np.arange(4 * np.prod(shape), dtype=np.float32).reshape(*shape, 4)
+    curves = lrjax.Curves(
+        axes=axes,
+        lanes=listed,
+        learning_rate=[0.1, 0.2, 0.3, 0.4],
+        momentum=loss / 100,
+        loss=loss,
+        metrics={"accuracy": loss + 1},
+        eval_steps=[2, 4],
+        eval_loss=loss[..., :2],
+        eval_metrics={"accuracy": loss[..., :2] + 2},
+    )
+    data = curves.to_xarray()
+    told = {name: f"{name}_told" if name in {*axes, *listed} else name for name in RATES}
+    for name, array in (
+        ("loss", loss),
+        ("accuracy", loss + 1),
+        ("eval_loss", loss[..., :2]),
+        ("eval_accuracy", loss[..., :2] + 2),
+        (told["learning_rate"], curves.learning_rate),
+        (told["momentum"], curves.momentum),
+        *axes.items(),
+        *listed.items(),
+    ):
+        np.testing.assert_array_equal(data[name], np.asarray(array, data[name].dtype))
+    np.testing.assert_array_equal(data["loss"].sel(seed=5, step=2), loss[..., 1, 2])
+
+
+RATES = ("learning_rate", "momentum")
+
+
 def test_rates_are_those_of_every_lane():
     curves = full_curves()
     np.testing.assert_array_equal(curves.rates()[2, 1], curves.learning_rate)

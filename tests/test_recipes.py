@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 
 import jax
@@ -70,10 +71,12 @@ def test_it_says_what_it_did_and_why(found):
         "Range tests with rates from 1e-06 to 10",
         f"{found.max_learning_rate:.3g}",
         f"momentum {found.momentum:.3g}",
-        "Lowest evaluation losses by weight decay",
-        "that of the lowest rate is taken",
+        "Lowest smoothed losses by weight decay",
+        "The lowest evaluation loss is",
     ):
         assert expected in text
+    told = re.findall(r"(\d+) lanes \(2 seeds each\) of (\d+) updates", text)
+    assert sum(int(lanes) * int(updates) for lanes, updates in told) == found.updates
     assert all(f"Weak: {doubt}" in text for doubt in found.doubts)
     assert repr(found).startswith("Recipe(1cycle over 80 updates")
 

@@ -108,16 +108,6 @@ def slow(count, seconds=0.004):
         yield np.float32(k)
 
 
-def test_reading_goes_on_during_computing():
-    with contextlib.closing(reader(slow(60), 60)) as ahead:
-        ahead.read(0, 10, 10)
-        began = time.perf_counter()
-        for start in range(10, 60, 10):
-            time.sleep(0.04)
-            ahead.read(start, 10, 10)
-        assert time.perf_counter() - began < 0.3  # 0.4 in turns
-
-
 @pytest.mark.parametrize(
     ("idle", "share"), [((True, True), 1), ((False, False), 0), ((False, True), 0.5)]
 )
@@ -144,8 +134,12 @@ def changed(change):
 
 
 BAD_STREAMS = [
-    (ValueError, "last for the 20 that the steps take, got 7 .*cycle", lambda: iter(LISTED[:7])),
-    (ValueError, "last for the 20 that the steps take, got 7 .*cycle", lambda: LISTED[:7]),
+    (
+        ValueError,
+        "last for the 20 that the steps take, got 7 .*yield from",
+        lambda: iter(LISTED[:7]),
+    ),
+    (ValueError, "last for the 20 that the steps take, got 7 .*yield from", lambda: LISTED[:7]),
     (ValueError, "last for the 20 that the steps take, got 0", lambda: iter(())),
     (
         ValueError,

@@ -17,6 +17,7 @@ __all__ = [
     "doubtful_peak",
     "largest_rate",
     "left_out",
+    "ranged",
 ]
 
 DISAGREEMENT = 0.3  # decades, a factor of two
@@ -28,6 +29,12 @@ def done(what: str, curves: Curves) -> str:
     return f"{what}: {lanes} lanes ({seeds} seeds each) of {curves.steps} updates."
 
 
+def ranged(curves: Curves, falling: str) -> str:
+    """What was run as range tests."""
+    low, high = curves.learning_rate[[0, -1]]
+    return done(f"Range tests with rates from {low:.3g} to {high:.3g}{falling}", curves)
+
+
 def chosen_decay(ranking: Ranking) -> str:
     """Which weight decay was taken, and why."""
     decays, best = ranking.axes["weight_decay"], ranking.best["weight_decay"]
@@ -35,7 +42,7 @@ def chosen_decay(ranking: Ranking) -> str:
     why = "of the lowest loss"
     if decays[ranking.order[0]] != best:
         why = "tied with the lowest loss, and it allows a larger rate"
-    return f"Lowest evaluation losses by weight decay: {losses}. Taken: {best:.3g}, {why}."
+    return f"Lowest smoothed losses by weight decay: {losses}. Taken: {best:.3g}, {why}."
 
 
 def left_out(agreed: Suggestion) -> list[str]:
@@ -75,10 +82,12 @@ def largest_rate(agreed: Suggestion) -> tuple[str, list[str]]:
 def chosen_peak(ranking: Ranking, values: dict[str, float], loss: float) -> str:
     """Which peak and momentum were taken, and why."""
     taken = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
+    lowest, tied = f"The lowest evaluation loss is {ranking.loss.min():.4g}", ranking.tied.sum()
+    if tied == 1:
+        return f"{lowest}, and that lane is taken: {taken}."
     return (
-        f"The lowest evaluation loss is {ranking.loss.min():.4g}; of the lanes that the seeds "
-        f"cannot tell from it, {ranking.tied.sum()}, that of the lowest rate is taken: {taken}, "
-        f"with a loss of {loss:.4g}."
+        f"{lowest}; of the {tied} lanes that the seeds cannot tell from it, that of the lowest "
+        f"rate is taken: {taken}, with a loss of {loss:.4g}."
     )
 
 

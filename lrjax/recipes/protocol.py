@@ -41,8 +41,8 @@ def smith_recipe(
 
     1. A range test at every weight decay, the momentum falling while the rate rises (2018,
        sections 4.3 and 4.4), and again with the exponent of the best decay bisected on both
-       sides. `rank` chooses the decay: of the lowest evaluation loss, or, where the seeds
-       cannot tell, of the largest usable rate.
+       sides. `rank` chooses the decay: that of the lowest evaluation loss, or of those that the
+       seeds cannot tell from it one that allows a rate larger beyond its spread.
     2. Short 1cycle runs at that decay and every momentum (2018, section 4.3), each at a
        quarter, a half, once and twice the largest usable rate, because a higher momentum takes
        a lower rate. Of those that are tied with the lowest evaluation loss, one of the lowest

@@ -21,7 +21,7 @@ __all__ = ["Recipe"]
 FACTORIES: dict[str, Callable] = {"sgd": sgd, "adamw": adamw}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     """The plan of a 1cycle run, and the curves that it was read from; see `smith_recipe`.
 
@@ -33,7 +33,8 @@ class Recipe:
             it is highest; None where none was asked for.
         min_momentum: the momentum at the peak of the rate.
         total_steps: updates of the run.
-        reason: why there is no rate, as in `Suggestion`; empty where there is one.
+        reason: why there is no rate, empty where there is one: those of `Suggestion` that the
+            range test gave, `short_runs_diverged` or `interrupted`.
         account: what was done and seen, and why this was chosen, in sentences.
         doubts: where the evidence is weak, in sentences.
         evidence: the curves of every stage, by its name.

@@ -64,12 +64,8 @@ def range_tests(
     test = functools.partial(_range_test, setting, momentum)
     evidence, start, end = _with_minima(functools.partial(test, weight_decays), start, end)
     curves = evidence["range_test"]
-    falling = f", the momentum falling from {MAX_MOMENTUM} to {MIN_MOMENTUM}"
-    account = [
-        accounts.done(
-            f"Range tests with rates from {start:g} to {end:g}{falling if momentum else ''}", curves
-        )
-    ]
+    falling = f", the momentum falling from {MAX_MOMENTUM} to {MIN_MOMENTUM}" if momentum else ""
+    account = [accounts.ranged(each, falling) for each in evidence.values()]
     doubts = []
     if len(evidence) > 1:
         doubts.append("the first range did not hold all minima and was widened.")
@@ -84,6 +80,7 @@ def range_tests(
     if weight_decays is not None:
         between = bisected(weight_decays, rank(_with_rates(curves)).best["weight_decay"])
         evidence["refined"] = test(between, "refined", start, end)
+        account.append(accounts.done("At neighbouring decays", evidence["refined"]))
         if _interrupted(evidence):
             return Finding({}, account, doubts, evidence, INTERRUPTED)
         joined = _joined(curves, evidence["refined"])

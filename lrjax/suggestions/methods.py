@@ -38,7 +38,8 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
     takes the evaluation loss from 10 evaluations on; the training loss where the evaluations
     show no fall and are far apart. In Smith's words:
 
-    - `max_learning_rate` is where the loss is lowest, the largest usable rate (2018, section 4.1);
+    - `max_learning_rate` is where the loss is lowest, the largest usable rate (2018, section 4.1),
+      or the middle of where it is about as low;
     - `learning_rate` is half of it ("within a factor of two of the largest one that
       converges", 2015, section 3.3), but no less than where half of the drop is done;
     - `min_learning_rate` is a tenth of the maximum (2018, section 5).

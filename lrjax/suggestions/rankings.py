@@ -12,7 +12,7 @@ from lrjax.suggestions.methods import suggest
 __all__ = ["Ranking", "rank"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
     """Lanes in the order of their losses; see `rank`.
 

@@ -23,7 +23,7 @@ class Rates(NamedTuple):
     extend: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Suggestion:
     """Learning rates, read from the curves of a range test.
 

@@ -122,8 +122,8 @@ def sweep(
         return_state: whether to return the lanes' final states too.
 
     Returns:
-        The curves, with the axes of `lanes` and then `seed`. With `return_state`, also a
-        `FinalState`, whose arrays have those axes first.
+        The curves, with the axes of `lanes` and then `seed`. With `return_state`, also a named
+        tuple of `params`, `model_state` and `opt_state`, whose arrays have those axes first.
 
         Ctrl-C saves and ends a sweep after the current dispatch: the curves are NaN from
         `curves.steps_done` on. A second Ctrl-C aborts.

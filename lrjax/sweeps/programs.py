@@ -243,7 +243,13 @@ def on_device(source: Any, mesh: Mesh | None) -> Any:
 
 
 class FinalState(NamedTuple):
-    """What lanes end with; one lane's is what `initial` takes."""
+    """What lanes end with, by `sweep(…, return_state=True)`; one lane's is what `initial` takes.
+
+    Attributes:
+        params: the parameters, whose arrays have the axes of the lanes first.
+        model_state: likewise, of what training changes besides.
+        opt_state: likewise, of the optimizer.
+    """
 
     params: Any
     model_state: Any

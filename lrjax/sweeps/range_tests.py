@@ -14,7 +14,7 @@ import optax
 
 from lrjax import _checks
 from lrjax.curves import Curves
-from lrjax.lanes import momentum_name
+from lrjax.lanes import lane_names, momentum_name
 from lrjax.schedules import exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
@@ -46,8 +46,6 @@ class Ramped:
 
     def __call__(self, **hyperparams: Any) -> optax.GradientTransformation:
         """The lane's optimizer."""
-        for name in self._taken & hyperparams.keys():
-            raise ValueError(f"lanes must not set {name!r}, which follows the test's ramp.")
         hyperparams["learning_rate"] = RAMPS[self.ramp](*self.rates, self.steps)
         if self.momentums is not None:
             hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
@@ -67,7 +65,7 @@ class Ramped:
         return dataclasses.replace(curves, momentum=falling)
 
     @property
-    def _taken(self) -> set[str]:
+    def taken(self) -> set[str]:
         """The hyperparameters that follow the ramp."""
         return {"learning_rate", *([self.momentum_name] if self.momentums else [])}
 
@@ -75,7 +73,7 @@ class Ramped:
     def __signature__(self) -> inspect.Signature:
         """What is left for the lanes to set."""
         signature = inspect.signature(self.optimizer)
-        left = [p for p in signature.parameters.values() if p.name not in self._taken]
+        left = [p for p in signature.parameters.values() if p.name not in self.taken]
         return signature.replace(parameters=left)
 
 
@@ -138,9 +136,13 @@ def range_test(
         if len(pair) != 2:
             raise ValueError(f"momentum must be a pair, (high, low), got {momentum!r}.")
         high, low = (float(_checks.static("momentum", value)) for value in pair)
+        if high < low:
+            raise ValueError(f"momentum must be a pair, (high, low), got {momentum!r}.")
         momentum = high, low
     name = momentum_name(optimizer)
     ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
+    for name in ramped.taken & lane_names(options.get("lanes")):
+        raise ValueError(f"lanes must not set {name!r}, which follows the test's ramp.")
     try:
         results = sweep(task, batches, ramped, steps=steps, **options)
     except Exception as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -207,6 +208,9 @@ def _pair(name: str, value: Sequence[ArrayLike]) -> tuple[ArrayLike, ArrayLike]:
     if len(value) != 2:
         raise ValueError(f"{name} must be the smallest value and the largest, got {value!r}.")
     smallest, largest = (_checks.number(name, end) for end in value)
+    known = not any(isinstance(end, jax.core.Tracer) for end in value)
+    if known and np.any(np.asarray(smallest) > np.asarray(largest)):
+        raise ValueError(f"{name} must be the smallest value and the largest, got {value!r}.")
     return smallest, largest
 
 
