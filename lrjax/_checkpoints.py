@@ -84,6 +84,13 @@ class Checkpoints:
             for old in set(_listed_steps(self.folder)) - set(self.manager.all_steps()):
                 (self.folder / f"{old}.json").unlink()
 
+    def note(self, name: str, value: Any) -> None:
+        """Change an entry of the identity, which an argument does not set."""
+        path = self.folder / "identity.json"
+        known = _known(path)
+        if jax.process_index() == 0 and known is not None and known.get(name) != value:
+            _write_json(path, {"lrjax.checkpoints": FORMAT, "identity": {**known, name: value}})
+
     def restore(self, like: Any) -> Restored | None:
         """Read the checkpoint of `self.step`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
@@ -10,7 +11,9 @@ import sys
 import sysconfig
 import types
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from enum import Enum
+from numbers import Number
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax
@@ -26,8 +29,8 @@ def fingerprint(value: Any) -> str:
     Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
     and what they hold, dicts in their order; functions by name, code, defaults, what they close
     over and the globals that they name. Of globals count functions, classes, dataclasses,
-    arrays and what cannot change; a list, a dict or another object may be a cache. What is
-    installed counts by its name, and what cannot be looked into by its type.
+    arrays and what cannot change, what is installed by its name; a list, a dict or another
+    object may be a cache. What cannot be looked into counts by its type.
 
     Args:
         value: pytrees of arrays, plain values and functions, or anything else.
@@ -47,7 +50,10 @@ def _digest(value: Any, seen: dict[int, tuple[Any, bytes]], depth: int = 0) -> b
     if id(value) not in seen:
         # For a value that refers to itself, as a recursive function does.
         seen[id(value)] = (value, b"at depth %d" % depth)
-        own, parts = _looked_into(value)
+        try:
+            own, parts = _looked_into(value) if depth < DEEPEST else (b"", ())
+        except Exception:  # of a deleted array, an attribute that was never set, a tracer, …
+            own, parts = b"", ()
         digest = hashlib.sha256(_name(type(value)).encode() + b"\0" + own)
         for part in parts:
             digest.update(_digest(part, seen, depth + 1))
@@ -55,10 +61,15 @@ def _digest(value: Any, seen: dict[int, tuple[Any, bytes]], depth: int = 0) -> b
     return seen[id(value)][1]
 
 
+DEEPEST = 200  # far below Python's limit of recursion
+
+
 def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
     """A value's own data, and its parts."""
     match value:
-        case None | bool() | int() | float() | complex() | str() | bytes():
+        case None | bool() | int() | float() | complex() | str() | bytes() | bytearray():
+            return repr(value).encode(), ()
+        case slice() | range() | PurePath() | Number():
             return repr(value).encode(), ()
         case np.ndarray() | np.generic() | jax.Array():
             return _array_data(value), ()
@@ -67,7 +78,8 @@ def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
         case list() | tuple():
             return b"", value
         case set() | frozenset():
-            return b"".join(sorted(_digest(part, {}) for part in value)), ()
+            # In an order that is the same in every process.
+            return b"".join(sorted(_digest(part, {id(value): (value, b"")}) for part in value)), ()
         case functools.partial():
             return b"", (value.func, value.args, value.keywords)
         case types.FunctionType():
@@ -75,7 +87,8 @@ def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
             parts = (value.__code__, value.__defaults__, value.__kwdefaults__, cells)
             return _name(value).encode(), (*parts, *_globals(value))
         case types.CodeType():
-            return value.co_code, (value.co_consts, value.co_names)
+            arguments = value.co_varnames[: value.co_argcount + value.co_kwonlyargcount]
+            return value.co_code, (value.co_consts, value.co_names, arguments)
         case types.MethodType():
             return b"", (value.__func__, value.__self__)
         case type():
@@ -85,14 +98,19 @@ def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
         case np.dtype():
             return str(value).encode(), ()
         case _ if dataclasses.is_dataclass(value):
-            held = [getattr(value, field.name) for field in dataclasses.fields(value)]
+            held = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
             return b"", (type(value), *held)
         case _ if hasattr(value, "__wrapped__"):  # as of jax.jit
             return b"", (value.__wrapped__,)
-    return b"", (type(value), getattr(value, "__dict__", None))
+    slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
+    held = [getattr(value, name, None) for name in slots]
+    return b"", (type(value), getattr(value, "__dict__", None), held)
 
 
-CONSTANTS = bool | int | float | complex | str | bytes | tuple | frozenset | np.ndarray | jax.Array
+CONSTANTS = (
+    *(bool, int, float, complex, str, bytes, tuple, frozenset, slice, range),
+    *(np.ndarray, np.generic, jax.Array, Enum, Number, PurePath, functools.partial),
+)
 
 
 def _globals(function: types.FunctionType) -> list[Any]:
@@ -101,18 +119,25 @@ def _globals(function: types.FunctionType) -> list[Any]:
         return []
     known = function.__globals__
     found = [known[name] for name in sorted(_names(function.__code__)) if name in known]
-    return [value for value in found if _counts(value)]
+    return [part for value in found for part in _counting(value)]
 
 
 def _names(code: types.CodeType) -> set[str]:
+    """The globals that code names, and not the attributes, which may have the same names."""
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+    loaded = (step.argval for step in dis.get_instructions(code) if step.opname in LOADING)
+    return set(loaded).union(*map(_names, inner))
 
 
-def _counts(value: Any) -> bool:
-    if isinstance(value, CONSTANTS | functools.partial) or dataclasses.is_dataclass(value):
-        return True
-    return callable(value) and _is_own(inspect.unwrap(value))
+LOADING = ("LOAD_GLOBAL", "LOAD_NAME")
+
+
+def _counting(value: Any) -> list[Any]:
+    """What counts of a global, if anything."""
+    own = callable(value) and _is_own(inspect.unwrap(value))
+    if own or isinstance(value, CONSTANTS) or dataclasses.is_dataclass(value):
+        return [value]
+    return [_name(value)] if callable(value) else []
 
 
 def _members(cls: type) -> list[Any]:

@@ -69,7 +69,7 @@ class Curves:
     def __post_init__(self) -> None:
         """Fill in what curves from elsewhere do not have: no evaluations, divergence at NaN."""
         for entry in dataclasses.fields(self):
-            kind = _counted if entry.name in COUNTED else _measured
+            kind = KINDS.get(entry.name, _measured)
             object.__setattr__(self, entry.name, _converted(getattr(self, entry.name), kind))
         if not (self.loss.ndim and self.steps):
             raise ValueError(f"loss must have at least one step, got shape {self.loss.shape}.")
@@ -181,10 +181,10 @@ class Curves:
             index: Any = found if np.ndim(wanted) else found[0]
             axes = {k: v for k, v in selected.axes.items() if k != name or np.ndim(wanted)}
             if name in axes:
-                axes[name] = axes[name][index]
+                axes[name] = np.asarray(axes[name])[index]
             lanes = selected.lanes
             if name == "lane":
-                lanes = {key: column[index] for key, column in lanes.items()}
+                lanes = {key: np.asarray(column)[index] for key, column in lanes.items()}
             selected = selected._over_lanes(
                 lambda array, axis=axis, index=index: np.take(array, index, axis),
                 axes=axes,
@@ -390,7 +390,7 @@ class Curves:
         return list(self.axes).index(_checks.one_of("axis", name, tuple(self.axes)))
 
     def _find(self, name: str, value: Any) -> int:
-        values = self.axes[name]
+        values = np.asarray(self.axes[name])
         # Of floats the nearest, because those on the axis may have fewer digits.
         exact = np.issubdtype(values.dtype, np.integer)
         found = values == value if exact else np.isclose(values, value, rtol=1e-5, atol=0)
@@ -401,22 +401,22 @@ class Curves:
     def _over_lanes(self, function, **changed: Any) -> Curves:
         """A function of every array that has axes of lanes, and fields that change otherwise."""
 
+        def applied(array):
+            return function(np.asarray(array))  # which may have been put on a device
+
         def shared(array):
-            return array if array is None or array.ndim == 1 < self.loss.ndim else function(array)
+            return array if array is None or array.ndim == 1 < self.loss.ndim else applied(array)
 
         fields = {
             "learning_rate": shared(self.learning_rate),
             "momentum": shared(self.momentum),
-            "loss": function(self.loss),
-            "metrics": {name: function(array) for name, array in self.metrics.items()},
-            "eval_loss": function(self.eval_loss),
-            "eval_metrics": {name: function(array) for name, array in self.eval_metrics.items()},
-            "diverged_at": function(self.diverged_at),
+            "loss": applied(self.loss),
+            "metrics": {name: applied(array) for name, array in self.metrics.items()},
+            "eval_loss": applied(self.eval_loss),
+            "eval_metrics": {name: applied(array) for name, array in self.eval_metrics.items()},
+            "diverged_at": applied(self.diverged_at),
         }
         return dataclasses.replace(self, **fields | changed)
-
-
-COUNTED = ("axes", "lanes", "eval_steps", "diverged_at", "steps_done")  # integers may be in these
 
 
 def _converted(value: Any, kind: Callable[[Any], np.ndarray]) -> Any:
@@ -428,13 +428,20 @@ def _converted(value: Any, kind: Callable[[Any], np.ndarray]) -> Any:
 
 
 def _counted(values: Any) -> np.ndarray:
-    return np.asarray(values)
+    array = np.asarray(values)
+    return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.int32)
 
 
 def _measured(values: Any) -> np.ndarray:
     """An array of floats, and so of what can be NaN and averaged."""
     array = np.asarray(values)
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float32)
+
+
+KINDS: dict[str, Callable[[Any], np.ndarray]] = {
+    **dict.fromkeys(("axes", "lanes"), np.asarray),
+    **dict.fromkeys(("eval_steps", "diverged_at", "steps_done"), _counted),
+}
 
 
 def coordinate(value: Any, digits: int = 4) -> str:

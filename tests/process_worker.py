@@ -1,7 +1,7 @@
 """One of several processes that run one sweep; see test_processes.py.
 
-Run as `process_worker.py PORT NUMBER COUNT OUT [STEPS [WEIGHT_DECAY]]`; OUT is a folder that all
-processes see, for checkpoints too.
+Run as `process_worker.py PORT NUMBER COUNT OUT [STEPS [WEIGHT_DECAY [LAST]]]`; OUT is a folder that
+all processes see, for checkpoints too, and LAST the number of batches in a stream.
 """
 
 import os
@@ -11,7 +11,7 @@ import time
 
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 port, number, count, out = sys.argv[1:5]
-steps, decay = [*sys.argv[5:], *["30", "1e-3"][len(sys.argv) - 5 :]]
+steps, decay, last = [*sys.argv[5:], *["30", "1e-3", ""][len(sys.argv) - 5 :]]
 
 import jax
 
@@ -33,11 +33,16 @@ def slow(batches):
         yield jax.device_get(batches(step))
 
 
+def lasting(batches, number):
+    """So many batches, though all that are needed are promised."""
+    yield from (jax.device_get(batches(step)) for step in range(number))
+
+
 task, data = network()
 batches = lrjax.array_batches(data, 16)
 curves = lrjax.range_test(
     task,
-    batches if int(steps) < 1000 else slow(batches),
+    lasting(batches, int(last)) if last else batches if int(steps) < 1000 else slow(batches),
     lanes={"weight_decay": [0.0, float(decay), 0.1]},
     seeds=2,
     steps=int(steps),

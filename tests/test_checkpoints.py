@@ -579,6 +579,7 @@ import numpy as np
 import lrjax
 
 SCALE, WEIGHTS, CACHE = 2.0, np.ones(3), {}
+ACT, DTYPE, mean = jax.nn.relu, jnp.bfloat16, 1.0
 
 def inner(x):
     return x * SCALE
@@ -604,11 +605,20 @@ class Score:
     def __call__(self, x):
         return (x - math.pi) * self.factor
 
-NETWORK, SCORE = Net(), Score()
+class Slotted:
+    __slots__ = ("target", "never")
+
+    def __init__(self, target):
+        self.target = target
+
+    def __call__(self):
+        return self.target
+
+NETWORK, SCORE, SLOTTED = Net(), Score(), Slotted(1.0)
 
 def loss(outputs, batch):
     CACHE["seen"] = CACHE.get("seen", 0) + 1
-    return jnp.mean(helper(outputs) ** 2) + SCORE(0.0)
+    return jnp.mean(ACT(helper(outputs)).astype(DTYPE)) + SCORE(0.0) + SLOTTED.target
 
 def model(params, x):
     return NETWORK.apply(params, x)
@@ -640,16 +650,52 @@ def fingerprints(name, old="", new=""):
         ("x * SCALE", "x / SCALE", [True, False, True, False]),
         ("SCALE, WEIGHTS, CACHE = 2.0", "SCALE, WEIGHTS, CACHE = 3.0", [True, False, True, False]),
         ("np.ones(3), {}", "np.zeros(3), {}", [True, False, True, False]),
-        ("nn.relu", "nn.tanh", [False, True, True, False]),
+        ("nn.relu(x)", "nn.tanh(x)", [False, True, True, False]),
         ("self.nonlinear(", "nn.gelu(", [False, True, True, False]),
         ("width: int = 2", "width: int = 4", [False, True, True, False]),
         ("x - math.pi", "x - math.e", [True, False, True, True]),
         ("factor = 1", "factor = 2", [True, False, True, True]),
+        ("jax.nn.relu", "jax.nn.tanh", [True, False, True, False]),
+        ("jnp.bfloat16", "jnp.float32", [True, False, True, False]),
+        ("Slotted(1.0)", "Slotted(2.0)", [True, False, True, False]),
+        (
+            "mean = jax.nn.relu, jnp.bfloat16, 1.0",
+            "mean = jax.nn.relu, jnp.bfloat16, 2.0",
+            [False] * 4,
+        ),
     ],
 )
 def test_fingerprints_follow_what_a_function_names(old, new, changed):
     before, after = fingerprints("program"), fingerprints("program", old, new)
     np.testing.assert_array_equal(before != after, changed)
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def deleted():
+    array = jnp.ones(3)
+    array.delete()
+    return array
+
+
+class Circular:
+    def __init__(self):
+        self.peers = {self}
+
+
+class Endless:
+    def __getattr__(self, name):
+        return Endless()
+
+
+@pytest.mark.parametrize("make", [deleted, Circular, Endless, lambda: nested(5000)])
+def test_fingerprints_of_what_cannot_be_looked_into(make):
+    assert fingerprint(make()) == fingerprint(make())
 
 
 def test_fingerprints_look_at_all_of_an_array():

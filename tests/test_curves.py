@@ -130,6 +130,17 @@ def test_select_tells_close_values_apart(axis, values):
     np.testing.assert_array_equal(curves.select(**{axis: values}).axes[axis], values)
 
 
+def test_curves_on_a_device_are_selected_and_averaged():
+    here = full_curves()
+    there = jax.jit(lambda curves: curves)(here)
+    for change in (
+        lambda curves: curves.select(seed=3),
+        lambda curves: curves.select(weight_decay=[0, 1e-2]),
+        lambda curves: curves.mean("seed"),
+    ):
+        assert_same(change(there), change(here))
+
+
 def test_what_is_done_of_an_interrupted_sweep():
     whole = full_curves()
     assert whole.done() is whole
@@ -278,6 +289,8 @@ def test_curves_from_elsewhere_may_be_lists():
     assert lrjax.rank(several).best == {"weight_decay": 1e-4}
     assert "0.0001" in several.summary()
     assert lrjax.suggest(several).reason[0, 0] == "too_few_points"
+    empty = lrjax.Curves(learning_rate=[0.1, 0.2], loss=[1, 2], eval_steps=[], eval_loss=[])
+    assert lrjax.suggest(empty).reason == "too_few_points"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,15 @@ def test_every_process_returns_the_whole_curves(tmp_path, processes):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), curves, expected)
 
 
+@pytest.mark.parametrize("last", ["0", "15"])
+def test_a_stream_that_ends_in_one_process_ends_all(tmp_path, processes, last):
+    processes += start(tmp_path, ["30", "1e-3", "30"], ["30", "1e-3", last])
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert "process 1 could not read its batches" in told[0]
+    assert f"batches must last for the 30 that the steps take, got {last}" in told[1]
+
+
 def test_processes_with_different_arguments_are_refused(tmp_path, processes):
     processes += start(tmp_path, ["30", "1e-3"], ["30", "1e-4"])
     for process in processes:

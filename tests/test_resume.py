@@ -13,7 +13,7 @@ import pytest
 from resume_worker import run
 
 import lrjax
-from lrjax.sweeps import engine, workers
+from lrjax.sweeps import engine, measures, programs, workers
 
 WORKER = pathlib.Path(__file__).parent / "resume_worker.py"
 
@@ -94,6 +94,47 @@ def test_a_killed_sweep_goes_on_with_another_number_of_cores(tmp_path, monkeypat
         with pytest.raises(Killed):
             run(tmp_path)
     monkeypatch.setattr(workers, "_cores", lambda: 1)
+    assert_identical(run(tmp_path), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({"lane_batch": 2}, lambda patch: patch.setattr(workers, "_cores", lambda: 1)),
+        ({"chunk_steps": None}, lambda patch: patch.setattr(measures, "MAX_DISPATCH_STEPS", 7)),
+        ({"lane_batch": np.int64(3), "eval_every": np.int64(4)}, lambda patch: None),
+    ],
+    ids=["cores", "dispatches", "NumPy's integers"],
+)
+def test_a_killed_sweep_goes_on_where_another_machine_would_cut_it_in_other_ways(
+    options, changed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(workers, "_cores", lambda: 2)
+    expected = run(**options)
+    with monkeypatch.context() as patch:
+        killed_after(patch, 2)
+        with pytest.raises(Killed):
+            run(tmp_path, **options)
+    changed(monkeypatch)
+    assert_identical(run(tmp_path, **options), expected)
+
+
+def test_a_killed_sweep_whose_lanes_did_not_fit_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_cores", lambda: 1)
+    run_on = programs.run
+
+    def small(job, parts, *args):
+        if len(parts[0].seeds) > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: of a test")
+        return run_on(job, parts, *args)
+
+    monkeypatch.setattr(programs, "run", small)
+    with pytest.warns(UserWarning, match="do not fit"):
+        expected = run()
+    with monkeypatch.context() as patch:
+        killed_after(patch, 2)
+        with pytest.warns(UserWarning, match="do not fit"), pytest.raises(Killed):
+            run(tmp_path)
     assert_identical(run(tmp_path), expected)
 
 

@@ -157,9 +157,11 @@ def sweep(
     grid = make_lanes(lanes, seeds)
     check_optimizer(optimizer, list(grid.hyperparams))
     if lane_batch is not None:
-        _checks.integer("lane_batch", lane_batch, minimum=1)
+        lane_batch = _checks.integer("lane_batch", lane_batch, minimum=1)
     if eval_every is not None:
-        _checks.integer("eval_every", eval_every, minimum=1)
+        eval_every = _checks.integer("eval_every", eval_every, minimum=1)
+    if chunk_steps is not None:
+        chunk_steps = _checks.integer("chunk_steps", chunk_steps, minimum=1)
     if rewrite_convolutions is not None:
         _checks.flag("rewrite_convolutions", rewrite_convolutions)
     _checks.flag("progress", progress)
@@ -182,6 +184,9 @@ def sweep(
             "eval_every": eval_every,
             "divergence": divergence,
             "accumulate": accumulate,
+            "lane_batch": lane_batch,
+            "chunk_steps": chunk_steps,
+            "checkpoint_dir": checkpoint_dir is not None,
         }
     check_processes(identity)
     if jax.tree_util.all_leaves([optimizer]):
@@ -194,7 +199,7 @@ def sweep(
     shown = progress and jax.process_index() == 0
     at_once = min(len(grid), lane_batch or len(grid))
     with (
-        contextlib.closing(reader(batches, steps * accumulate)) as data,
+        contextlib.closing(_together(reader, batches, steps * accumulate)) as data,
         progress_bar(steps, len(grid), enabled=shown) as report,
         workers(mesh, at_once) as team,
         _interruptible() as stopped,
@@ -202,7 +207,8 @@ def sweep(
     ):
         measures = measure(task, optimizer, initial, grid, data.sample)
         most = dispatch_steps(measures.flops * at_once * accumulate, data.bytes * accumulate)
-        spans, length = cut_steps(steps, bool(groups), eval_every, chunk_steps, most)
+        length = chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
+        spans, length = cut_steps(steps, bool(groups), eval_every, length, most)
         if rewrite_convolutions is None:
             rewrite_convolutions = measures.convolves and convolutions.faster(mesh)
         if rewrite_convolutions:
@@ -210,10 +216,11 @@ def sweep(
         program = Program(task, length, divergence, accumulate, mesh)
         job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
-        size = _saved_size(checkpoint_dir, lane_batch, job.multiple)
+        size = _saved(checkpoint_dir, BLOCK_SIZE)
+        _check_shared(size, job.multiple)
         size = size or block_size(job, grid, lane_batch, data)
-        # What a checkpoint's arrays are shaped by, besides.
-        identity |= {"lane_batch": size, "chunk_steps": length}
+        # What a checkpoint's arrays are shaped by, besides, where a machine would choose another.
+        identity |= {BLOCK_SIZE: size, DISPATCH_STEPS: length}
         with _checkpoints(checkpoint_dir, identity) as checkpoints:
             parts, states, done, failure = _drive(
                 job, grid, size, spans, data, tape, checkpoints, report, stopped
@@ -267,7 +274,8 @@ def _drive(
     def read(span):
         each = job.program.accumulate
         count, length = (span.stop - span.start) * each, job.program.length * each
-        source = data.read(span.start * each, count, length, lambda: _idle(running))
+        start = span.start * each
+        source = _together(data.read, start, count, length, lambda: _idle(running))
         return on_device(source, job.mesh)
 
     source, failure = (read(ahead[0]) if ahead else None), None
@@ -275,10 +283,12 @@ def _drive(
         try:
             if not states:
                 parts, running = first_run(job, grid, size, source, span)
+                if checkpoints:  # the lanes may have been too many for the device
+                    checkpoints.note(BLOCK_SIZE, len(parts[0].seeds))
             else:
                 running = run(job, parts, states, source, span)
             # While the devices compute.
-            source, failure = _attempt(read, ahead[k + 1 : k + 2])
+            source, failure = _attempt(read, ahead[k + 1]) if ahead[k + 1 :] else (None, None)
             states, results = ended(running)
         except Exception as error:  # of the device, or of what the loss calls on the host
             if begun == 0 or jax.process_count() > 1:
@@ -301,12 +311,27 @@ def _drive(
     return parts, states, begun, failure
 
 
-def _attempt(read: Callable, spans: list[Span]) -> tuple[Any, Exception | None]:
-    """What is read for a span, if there is one, or why it is not."""
+def _attempt(function: Callable, *args: Any) -> tuple[Any, Exception | None]:
+    """What a call gives, or why it does not."""
     try:
-        return (read(spans[0]) if spans else None), None
+        return function(*args), None
     except Exception as error:  # whatever a stream raises; what was computed is kept
         return None, error
+
+
+def _together(function: Callable, *args: Any) -> Any:
+    """What a call gives; where it fails in one process it does in all, so that none waits."""
+    result, failure = _attempt(function, *args)
+    if jax.process_count() > 1:
+        failed = multihost_utils.process_allgather(np.bool_(failure is not None))
+        if failure is None and failed.any():
+            raise RuntimeError(
+                f"process {np.flatnonzero(failed)[0]} could not read its batches (its own output "
+                "says why), and this one cannot go on without it."
+            )
+    if failure is not None:
+        raise failure
+    return result
 
 
 def _alive(tape: Tape, done: int) -> bool:
@@ -347,21 +372,21 @@ def _resumed(
     return restored.tree, restored.step
 
 
-def _saved_size(
-    directory: str | os.PathLike | None, lane_batch: int | None, multiple: int
-) -> int | None:
-    """The size of the blocks in a checkpoint, also where another machine would choose another."""
-    if directory is None or lane_batch is not None:
-        return None
-    size = recorded(directory, "lane_batch")
-    if not (isinstance(size, int) and size > 0):
-        return None
-    if size % multiple:
+BLOCK_SIZE, DISPATCH_STEPS = "block_size", "dispatch_steps"
+
+
+def _saved(directory: str | os.PathLike | None, name: str) -> int | None:
+    """A number that a checkpoint was made with, also where another machine would choose another."""
+    number = None if directory is None else recorded(directory, name)
+    return number if isinstance(number, int) and number > 0 else None
+
+
+def _check_shared(size: int | None, multiple: int) -> None:
+    if size is not None and size % multiple:
         raise ValueError(
             f"mesh must have a number of devices along 'lanes' that divides {size}, the lanes of "
             f"a block in checkpoint_dir, got {multiple}."
         )
-    return size
 
 
 @contextlib.contextmanager

@@ -170,13 +170,13 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         (loss, (model_state, metrics)), grads = gradient(
             state.params, model_state, batch, jax.random.fold_in(key, part)
         )
-        return model_state, (loss, metrics, grads)
+        return model_state, jax.tree.map(jnp.asarray, (loss, metrics, grads))
 
     def add(carry, part):
         model_state, total = carry
         changed, told = one(model_state, part)
         # Summed on the way: all gradients at once would not fit where one large batch does not.
-        total = jax.tree.map(lambda so_far, new: so_far + new.astype(so_far.dtype), total, told)
+        total = jax.tree.map(lambda sum, new: sum + jnp.asarray(new, sum.dtype), total, told)
         return (jax.tree.map(_typed, changed, model_state), total), None
 
     if program.accumulate == 1:
@@ -288,6 +288,7 @@ def evaluate(
     def measure(params, model_state, batch, key):
         loss, (_, metrics) = program.task.loss(params, model_state, batch, key, False)
         # Before they are summed, for which a narrow type has too few digits.
+        loss, metrics = jax.tree.map(jnp.asarray, (loss, metrics))
         return jax.tree.map(lambda value: value.astype(_wide(value.dtype)), (loss, metrics))
 
     def one(_, batch):
