@@ -443,6 +443,11 @@ def evaluation_groups(batches: Any) -> tuple[Group, ...]:
     return tuple(Group(_stack(list(group)), _samples(shape)) for shape, group in alike)
 
 
+def reread(batches: Any) -> Any:
+    """What may be read as often as one likes: an iterator's batches as a list, else the same."""
+    return list(batches) if isinstance(batches, Iterator) else batches
+
+
 def _samples(batch: Any) -> float:
     """The length of the arrays' first axis; 1 for a batch of scalars."""
     return float(next((array.shape[0] for array in jax.tree.leaves(batch) if array.shape), 1))

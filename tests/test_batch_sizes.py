@@ -56,3 +56,14 @@ def test_time_is_measured():
 def test_bad_input_names_the_argument(error, name, arguments):
     with pytest.raises(error, match=name):
         compare_batch_sizes(TASK, **{"data": DATA, "batch_sizes": [8, 16]} | arguments)
+
+
+def test_every_size_has_checkpoints_of_its_own(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    options = {"steps": 6, "eval_batches": iter([DATA]), "checkpoint_dir": tmp_path}
+    first = compare_batch_sizes(TASK, DATA, [16, 32], **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"16", "32"}
+    options["eval_batches"] = iter([DATA])
+    again = compare_batch_sizes(TASK, DATA, [16, 32], **options)
+    for size, curves in first.items():
+        np.testing.assert_array_equal(again[size].eval_loss, curves.eval_loss)

@@ -14,7 +14,7 @@ from helpers import clouds, compilations, make_curves, network_init, network_los
 import lrjax
 from lrjax import Recipe, smith_recipe
 from lrjax.recipes import accounts
-from lrjax.recipes.stages import bisected
+from lrjax.recipes.stages import Setting, bisected
 
 TASK = lrjax.task(network_loss, network_init)
 TRAIN = lrjax.array_batches(clouds(192), 32)
@@ -182,6 +182,18 @@ def test_momenta_may_be_an_array_or_come_one_by_one():
     assert array.to_json() == generated.to_json()
 
 
+def test_evaluation_batches_may_come_from_a_generator():
+    held_out = [HELD_OUT(0)]
+    options = {"total_steps": 20, "weight_decays": (1e-4,), "momentums": (0.9,), "seeds": 1}
+    found = smith_recipe(TASK, TRAIN, (batch for batch in held_out), **options)
+    assert found.to_json() == smith_recipe(TASK, TRAIN, held_out, **options).to_json()
+
+
+def test_folders_of_stages_may_be_a_cloud_s():
+    setting = Setting(TASK, TRAIN, lrjax.sgd, 10, "gs://bucket/run", {})
+    assert setting.of("cycles") == {"checkpoint_dir": "gs://bucket/run/cycles"}
+
+
 def test_where_nothing_is_learned_there_is_a_reason():
     noise = lrjax.task(lambda params, batch: jnp.mean(batch[0]) + 0 * params, jnp.zeros(()))
     found = recipe(noise)
@@ -228,6 +240,7 @@ def test_decays_are_bisected_in_the_exponent(decays, best, expected):
         (ValueError, "'weight_decay'", {"optimizer": plain}),
         (TypeError, "optimizer", {"optimizer": 0.1}),
         (TypeError, "return_state", {"return_state": True}),
+        (TypeError, "ramp", {"ramp": "linear"}),
     ],
 )
 def test_bad_input_names_the_argument(error, name, options):

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,12 @@ import pytest
 from flax import linen, nnx
 
 import lrjax
+
+
+class Attention(NamedTuple):
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
 
 
 class Linen(linen.Module):
@@ -163,3 +170,10 @@ def test_layerwise_decay():
     params = {name: jnp.ones(2) for name in layers}
     (update,), _ = steps(lrjax.discriminative(lrjax.sgd, rates), params, count=1)
     assert [-float(leaf[0]) for leaf in update.values()] == [0.5, 1.0, 2.0]
+
+
+def test_a_parameter_may_be_called_value():
+    params = Attention(*(jnp.ones(2) for _ in Attention._fields))
+    rates = lrjax.discriminative(lrjax.sgd, {"attention/value": 0.5, ".": 0.25})
+    update, _ = rates.update({"attention": params}, rates.init({"attention": params}))
+    assert [-float(leaf[0]) for leaf in update["attention"]] == [0.25, 0.25, 0.5]

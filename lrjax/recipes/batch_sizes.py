@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrjax import _checks
-from lrjax.batches import ArrayBatches
+from lrjax.batches import ArrayBatches, reread
 from lrjax.curves import Curves
 from lrjax.sweeps import range_test
 from lrjax.tasks import Task
@@ -75,12 +76,24 @@ def compare_batch_sizes(
     if not isinstance(data, tuple | Mapping) and not hasattr(data, "__array__"):
         raise TypeError(f"data must be arrays, to make batches of several sizes of, got {data!r}.")
 
-    def test(size, steps):
-        return range_test(task, data, optimizer, steps=steps, batch_size=size, **options)
+    if "eval_batches" in options:
+        options["eval_batches"] = reread(options["eval_batches"])
+    folder = options.pop("checkpoint_dir", None)
+
+    def test(size, steps, **more):
+        return range_test(task, data, optimizer, steps=steps, batch_size=size, **options | more)
 
     cost = {size: size if equal == "samples" else _seconds(test, size) for size in sizes}
     budget = steps * cost[max(sizes)]
-    return {size: test(size, max(round(budget / cost[size]), 1)) for size in sizes}
+    return {
+        size: test(
+            size,
+            max(round(budget / cost[size]), 1),
+            # Of each size its own, joined as text, because it may be an address of a cloud's.
+            checkpoint_dir=folder and f"{os.fspath(folder)}/{size}",
+        )
+        for size in sizes
+    }
 
 
 PROBE_STEPS = 20

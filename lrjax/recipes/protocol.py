@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lrjax import _checks
+from lrjax.batches import reread
 from lrjax.lanes import check_optimizer, momentum_name
 from lrjax.recipes.cycles import MAX_OVER_MIN, MIN_MOMENTUM
 from lrjax.recipes.results import Recipe
@@ -17,6 +18,9 @@ from lrjax.tasks import Task
 from lrjax.transforms import sgd
 
 __all__ = ["smith_recipe"]
+
+
+SET_BY_STAGES = {"lanes", "momentum", "ramp", "return_state", "steps"}
 
 
 def smith_recipe(
@@ -108,8 +112,8 @@ def smith_recipe(
         weight_decays = _checks.sequence("weight_decays", weight_decays, minimum=1)
     if momentums is not None:
         momentums = _checks.sequence("momentums", momentums, minimum=1)
-    if "return_state" in options:
-        raise TypeError("smith_recipe takes no return_state: its sweeps are of short runs.")
+    for name in options.keys() & SET_BY_STAGES:
+        raise TypeError(f"smith_recipe takes no {name}, which its stages set themselves.")
     taken = {
         "learning_rate": True,
         "weight_decay": weight_decays is not None,
@@ -117,7 +121,7 @@ def smith_recipe(
     }
     check_optimizer(optimizer, [name for name, needed in taken.items() if needed])
 
-    options |= {"eval_batches": eval_batches, "seeds": seeds}
+    options |= {"eval_batches": reread(eval_batches), "seeds": seeds}
     setting = Setting(task, batches, optimizer, test_steps, checkpoint_dir, options)
     tested = range_tests(setting, weight_decays, momentums is not None, start, end)
     findings = [tested]

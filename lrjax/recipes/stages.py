@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +34,8 @@ class Setting(NamedTuple):
         """The options of a stage's sweep."""
         if self.checkpoint_dir is None:
             return self.options
-        return self.options | {"checkpoint_dir": Path(self.checkpoint_dir) / stage}
+        # Joined as text, because it may be an address of a cloud's storage.
+        return self.options | {"checkpoint_dir": f"{os.fspath(self.checkpoint_dir)}/{stage}"}
 
 
 class Finding(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -85,7 +86,7 @@ def _group(factory: Callable, name: str, rate: Hyperparam, hyperparams: dict[str
 def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
     """The first pattern that is found in each parameter's path."""
     paths, structure = jax.tree_util.tree_flatten_with_path(params)
-    names = [_name(path) for path, _ in paths]
+    names = _names([path for path, _ in paths])
     labels = [next((p for p in patterns if re.search(p, name)), None) for name in names]
     uncovered = [name for name, label in zip(names, labels, strict=True) if label is None]
     if uncovered:
@@ -101,11 +102,17 @@ def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
     return jax.tree.unflatten(structure, labels)
 
 
-def _name(path: tuple) -> str:
-    # Flax's boxes (nnx.Variable, linen.Partitioned) hold a parameter as their `value`; inside
-    # an NNX optimizer the same parameters come without boxes, and must get the same names.
-    boxed = len(path) > 1 and getattr(path[-1], "name", None) == "value"
-    return jax.tree_util.keystr(path[:-1] if boxed else path, simple=True, separator="/")
+def _names(paths: list[tuple]) -> list[str]:
+    # Flax's boxes (nnx.Variable, linen.Partitioned) hold a parameter as their only `value`;
+    # inside an NNX optimizer the same parameters come without boxes, and must get the same names.
+    held = Counter(path[:-1] for path in paths)
+
+    def name(path):
+        is_value = len(path) > 1 and getattr(path[-1], "name", None) == "value"
+        boxed = is_value and held[path[:-1]] == 1
+        return jax.tree_util.keystr(path[:-1] if boxed else path, simple=True, separator="/")
+
+    return [name(path) for path in paths]
 
 
 def geometric_learning_rates(
