@@ -1,4 +1,5 @@
 import os
+import signal
 
 # Four devices on any machine, so that placement is tested without hardware.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -12,6 +13,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 hypothesis.settings.register_profile("lrjax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("lrjax")
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Scripts, of which the first needs PyTorch and was run once, by hand.
 collect_ignore = ["golden/make_torch_sgd.py", "process_worker.py", "resume_worker.py"]

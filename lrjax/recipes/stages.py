@@ -69,7 +69,7 @@ def range_tests(
     doubts = []
     if len(evidence) > 1:
         doubts.append("the first range did not hold all minima and was widened.")
-    if _interrupted(evidence):
+    if _interrupted(*evidence.values()):
         return Finding({}, account, doubts, evidence, INTERRUPTED)
     agreed = suggest(curves).consensus
     if np.isnan(agreed.max_learning_rate).all():
@@ -81,7 +81,7 @@ def range_tests(
         between = bisected(weight_decays, rank(_with_rates(curves)).best["weight_decay"])
         evidence["refined"] = test(between, "refined", start, end)
         account.append(accounts.done("At neighbouring decays", evidence["refined"]))
-        if _interrupted(evidence):
+        if _interrupted(evidence["refined"]):
             return Finding({}, account, doubts, evidence, INTERRUPTED)
         joined = _joined(curves, evidence["refined"])
         curves = _with_rates(joined)
@@ -134,7 +134,7 @@ def _with_minima(
         upwards = (missing & (agreed.extend == "end")).any()
         downwards = (missing & (agreed.extend == "start")).any()
         downwards |= (missing & (agreed.reason == "diverged_at_start")).any()
-        if not (upwards or downwards) or _interrupted({"": tests[-1]}):
+        if not (upwards or downwards) or _interrupted(tests[-1]):
             break
         start, end = start / 1e3 if downwards else start, end * 10 if upwards else end
     # The narrowest of those that name most rates.
@@ -148,9 +148,9 @@ def _with_minima(
 INTERRUPTED = "interrupted"  # the same call goes on, where there is a folder of checkpoints
 
 
-def _interrupted(evidence: dict[str, Curves]) -> bool:
-    """Whether a sweep was ended before its last update."""
-    return any(curves.steps_done < curves.steps for curves in evidence.values())
+def _interrupted(*sweeps: Curves) -> bool:
+    """Whether one was ended before its last update."""
+    return any(curves.steps_done < curves.steps for curves in sweeps)
 
 
 def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
@@ -193,7 +193,7 @@ def short_runs(
     ranking = rank(curves)
     evidence = {"cycles": curves}
     account = [accounts.done("Short 1cycles", curves)]
-    if _interrupted(evidence):
+    if _interrupted(curves):
         return Finding({}, account, [], evidence, INTERRUPTED)
     if not np.isfinite(ranking.loss).any():
         return Finding({}, account, [], evidence, "short_runs_diverged")
