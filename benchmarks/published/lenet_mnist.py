@@ -21,17 +21,17 @@ Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, "inv" with `--seeds 2`:
     with --nesterov --relu:
     1cycle      12    1,406  99.14 ± 0.06  99.25 ± 0.03  99.14 99.20 99.06 99.14
 
-"inv" comes to his figure, so that the set-up as such is his; 1cycle gains less on it.
-Its 99.09 % are 0.16 % less, 16 of the test images and five of his deviations, and what is
-different in it has not been found. A ReLU behind the convolutions, which Caffe's file does not have but
-most ports do, brings a third of it, and taking each run's best evaluation instead of its last
-0.02 to 0.04 %. Of no effect, with Nesterov and `--seeds 2`: `--rate-factor 2` (99.07 %; with 4, as
-if the gradients of his four GPUs were summed, it diverges), `--weight-decay 0` (99.06 %), and
-`--relu --msra` instead of `--relu` (99.12 %, four seeds); `--weight-decay 2e-3` is worse. The
-accuracy no longer moves after the tenth epoch. It agrees with a reproduction by others in Keras
-(coxy1989/superconv, five runs): 99.05 % in 12 epochs of 1cycle, 98.92 % in 85 of "inv". Smith's
-scripts for CIFAR give two of every four runs xavier and two He's initialization, each another
-batch size, 512 to 524; those for MNIST are not public.
+"inv" comes to his figure, so that the set-up as such is his; 1cycle gains less on it. Its 99.09 %
+are 0.16 % less, 16 of the test images and five of his deviations, and what is different in it has
+not been found. A ReLU behind the convolutions, which Caffe's file does not have but most ports do,
+brings a third of it, and taking each run's best evaluation instead of its last 0.02 to 0.04 %. Of
+no effect, with Nesterov and `--seeds 2`: `--rate-factor 2` (99.07 %; with 4, as if the gradients of
+his four GPUs were summed, it diverges), `--weight-decay 0` (99.06 %), and `--relu --msra` instead
+of `--relu` (99.12 %, four seeds); `--weight-decay 2e-3` is worse. The accuracy no longer moves
+after the tenth epoch. It agrees with a reproduction by others in Keras (coxy1989/superconv, five
+runs): 99.05 % in 12 epochs of 1cycle, 98.92 % in 85 of "inv". Smith's scripts for CIFAR give two of
+every four runs xavier and two He's initialization, each another batch size, 512 to 524; those for
+MNIST are not public.
 """
 
 import functools
