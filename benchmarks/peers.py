@@ -26,7 +26,7 @@ takes 1.24 times what its matrix products alone would (see `floor.py`), so that 
 2.5 times the floor, and no program could be 3 times as fast; and on cnn, 2.1 billion operations
 take 10.6 ms at the rate of a large matrix product. A sweep of the tiny network takes 0.0125 ms per
 lane and update, and 10 ms besides, which 100 updates share. The row "cached" came later, in a run
-of mlp alone with `--repeats 3`: cold 4.34 s, cached 2.66 s, the best peer 5.98 s, 2.2 times as much.
+of mlp alone with `--repeats 3`: cold 4.34 s, cached 2.66 s, best peer 5.98 s, 2.2 times as much.
 
     tiny, 100 updates                warm, ms             cold, s
     lrjax                              0.025    1.0x       3.291    1.0x
