@@ -35,7 +35,7 @@ from jax.experimental import multihost_utils
 __all__: list[str] = []
 
 Identity = Mapping[str, Any]
-FORMAT = 1
+FORMAT, IDENTITY = 1, "identity.json"
 KEEP = 2
 
 
@@ -86,10 +86,9 @@ class Checkpoints:
 
     def note(self, name: str, value: Any) -> None:
         """Change an entry of the identity, which an argument does not set."""
-        path = self.folder / "identity.json"
-        known = _known(path)
+        known = _known(self.folder / IDENTITY)
         if jax.process_index() == 0 and known is not None and known.get(name) != value:
-            _write_json(path, {"lrjax.checkpoints": FORMAT, "identity": {**known, name: value}})
+            _write_identity(self.folder, {**known, name: value})
 
     def restore(self, like: Any) -> Restored | None:
         """Read the checkpoint of `self.step`.
@@ -183,7 +182,7 @@ def recorded(directory: str | os.PathLike, name: str) -> Any:
         >>> recorded("nowhere", "steps") is None
         True
     """
-    path = _folder(directory) / "identity.json"
+    path = _folder(directory) / IDENTITY
     return (_known(path) or {}).get(name) if path.exists() else None
 
 
@@ -214,6 +213,11 @@ def _known(path: Any) -> Identity | None:
     except (ValueError, KeyError, TypeError):
         return None
     return known if isinstance(known, dict) else None
+
+
+def _write_identity(folder: Any, identity: Identity) -> None:
+    content = {"lrjax.checkpoints": FORMAT, "identity": dict(identity)}
+    _write_json(folder / IDENTITY, content)
 
 
 def _make_writable(folder: Any) -> None:
@@ -248,7 +252,7 @@ def _locked(folder: Any) -> Iterator[None]:
 
 def _check_identity(folder: Any, identity: Identity) -> None:
     """The folder must be empty, or of this run."""
-    path = folder / "identity.json"
+    path = folder / IDENTITY
     if not path.exists():
         # Hidden files are of the system, or of a run that was killed before it wrote anything.
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
@@ -312,8 +316,7 @@ def _newest(folder: Any, identity: Identity) -> int | None:
     """The step of the newest intact checkpoint; process 0 looks, and tells the others."""
     step = NO_CHECKPOINT
     if jax.process_index() == 0:
-        content = {"lrjax.checkpoints": FORMAT, "identity": dict(identity)}
-        _write_json(folder / "identity.json", content)
+        _write_identity(folder, identity)
         step = _find_newest(folder)
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
     if step == NONE_INTACT:

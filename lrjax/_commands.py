@@ -29,6 +29,7 @@ from lrjax.plotting.grids import grid_quantities
 from lrjax.plotting.recipes import recipe_page
 from lrjax.plotting.style import blank_figure
 from lrjax.recipes import smith_recipe
+from lrjax.recipes.stages import INTERRUPTED
 from lrjax.suggestions import Suggestion, suggest
 from lrjax.suggestions.methods import METHODS
 from lrjax.sweeps import range_test
@@ -112,7 +113,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     else:
         print(recipe.describe())
         print("Wrote " + ", ".join(map(str, files)))
-    return 130 if recipe.reason == "interrupted" else 0
+    return 130 if recipe.reason == INTERRUPTED else 0
 
 
 def run_suggest(options: argparse.Namespace) -> int:

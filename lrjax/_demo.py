@@ -19,6 +19,7 @@ from lrjax.plotting.recipes import recipe_page
 from lrjax.plotting.style import blank_figure
 from lrjax.recipes import Recipe, smith_recipe
 from lrjax.recipes.cycles import MAX_OVER_MIN
+from lrjax.recipes.stages import INTERRUPTED
 from lrjax.suggestions import suggest
 from lrjax.sweeps import sweep
 from lrjax.tasks import Task, linen_task
@@ -94,7 +95,7 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     report: dict[str, Any] = {
         "range_test": rows,
         "recipe": recipe.describe().splitlines(),
-        "interrupted": recipe.reason == "interrupted",
+        "interrupted": recipe.reason == INTERRUPTED,
     }
     if not recipe.reason:
         say(f"\n{RUN_STEPS} updates, judged by {len(test[0])} other digits, {SEEDS} new seeds")

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lrjax import _checks
 from lrjax.curves import Curves
 from lrjax.lanes import Block, Lanes
 from lrjax.sweeps.programs import Results
@@ -23,12 +22,12 @@ def cut_steps(
     """The dispatches, of at most `most` updates, and the length of the program for all of them."""
     if eval_every is None:
         eval_every = max(1, steps // EVALUATIONS)
-    eval_every = _checks.integer("eval_every", eval_every, minimum=1) if evaluate else steps
+    eval_every = eval_every if evaluate else steps
     between = min(eval_every, steps)
     if chunk_steps is None:
         # Of one length, where that goes, so that none is a stub.
         chunk_steps = -(-between // -(-between // most))
-    length = min(_checks.integer("chunk_steps", chunk_steps, minimum=1), between)
+    length = min(chunk_steps, between)
     stops = [*range(eval_every, steps, eval_every), steps]
     spans = []
     for number, (begin, end) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
