@@ -14,23 +14,30 @@ scan: a hand-written jit(vmap(scan)) of the plain loss; call: each of its update
 off, on: sweeps with `rewrite_convolutions` False and True, 16 lanes unless "1" stands behind.
 
 Last answer, on a 2-core x86-64 CPU with JAX 0.10.2 and PyTorch 2.13 (which runs its updates alone,
-without a loader), of `--fast --torch`; the run was stopped before resnet20:
+without a loader), of `cnn lenet --torch --leave-out scan "scan 1" off "off 1"`, and of `resnet20`
+likewise, without "call" too, which takes minutes:
 
     cnn
                      ms   ratio   cpu ms   ratio
-    torch 1        35.7    1.81     57.9    1.59
-    call 1        106.6    5.41    160.2    4.39
-    on 1           40.0    2.03     51.3    1.41
-    call          262.7   13.33    320.6    8.79
-    on             19.7    1.00     36.5    1.00
+    torch 1        35.0    2.89     58.7    2.27
+    call 1         90.2    7.44    135.4    5.24
+    on 1           21.5    1.77     29.7    1.15
+    call          200.4   16.54    258.2    9.99
+    on             12.1    1.00     25.9    1.00
 
     lenet
                      ms   ratio   cpu ms   ratio
-    torch 1        29.5    1.53     50.0    1.35
-    call 1         73.3    3.81    101.9    2.75
-    on 1           23.4    1.22     33.9    0.91
-    call          155.1    8.06    211.5    5.71
-    on             19.2    1.00     37.1    1.00
+    torch 1        26.2    1.84     47.9    1.67
+    call 1         66.4    4.65     99.8    3.48
+    on 1           26.0    1.82     32.7    1.14
+    call          129.6    9.07    187.2    6.53
+    on             14.3    1.00     28.7    1.00
+
+    resnet20
+                     ms   ratio   cpu ms   ratio
+    call 1        553.6    2.08    845.9    1.61
+    on 1          378.9    1.43    608.5    1.16
+    on            265.6    1.00    524.7    1.00
 """
 
 import argparse
@@ -190,7 +197,7 @@ def timed(run):
     return np.array([time.perf_counter() - start, time.process_time() - cpu])
 
 
-def measure(model, file, with_torch, rounds, slow):
+def measure(model, file, with_torch, rounds, left_out):
     module, shape = MODELS[model]
     data = images(shape, file)
     batches = lrjax.array_batches(data, BATCH)
@@ -200,12 +207,17 @@ def measure(model, file, with_torch, rounds, slow):
         runs["torch 1"] = (torch_run(model), 1)
     for lanes in (1, LANES):
         mark = "" if lanes == LANES else " 1"
-        if slow:
-            runs["scan" + mark] = (hand_written(task, batches, lanes, STEPS), lanes)
-            off = swept(task, batches, lanes, rewrite_convolutions=False)
-            runs["off" + mark] = (off, lanes)
-        runs["call" + mark] = (hand_written(task, batches, lanes, 1), lanes)
-        runs["on" + mark] = (swept(task, batches, lanes, rewrite_convolutions=True), lanes)
+        makers = {
+            "scan": functools.partial(hand_written, steps=STEPS),
+            "off": functools.partial(swept, rewrite_convolutions=False),
+            "call": functools.partial(hand_written, steps=1),
+            "on": functools.partial(swept, rewrite_convolutions=True),
+        }
+        runs |= {
+            name + mark: (make(task, batches, lanes), lanes)
+            for name, make in makers.items()
+            if name + mark not in left_out
+        }
     runs = {name: run for name, run in runs.items() if run[0] is not None}
     seconds = {name: [] for name in runs}
     for attempt in range(rounds + 1):
@@ -233,12 +245,14 @@ def main():
     parser.add_argument("--data", help="an .npz file of images and labels")
     parser.add_argument("--torch", action="store_true", help="measure PyTorch too")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--fast", action="store_true", help="leave out what takes seconds")
+    parser.add_argument(
+        "--leave-out", nargs="*", default=[], metavar="NAME", help='such as "scan" and "off 1"'
+    )
     arguments = parser.parse_args()
     for model in arguments.models or MODELS:
         if model not in MODELS:
             parser.error(f"a model is one of {', '.join(MODELS)}, got {model!r}")
-        measure(model, arguments.data, arguments.torch, arguments.rounds, not arguments.fast)
+        measure(model, arguments.data, arguments.torch, arguments.rounds, arguments.leave_out)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ that take turns in one process. cold: seconds from the start of a process to sug
 that finds its programs in JAX's persistent compilation cache, because one before has filled it.
 
 Last answers, on a 2-core x86-64 CPU with JAX 0.10.2. The peers' own times differ by half from run
-to run: minutes earlier torch-lr-finder took 2.1 ms on mlp. What bounds lrjax: on mlp its update
-takes 1.24 times what its matrix products alone would (see `floor.py`), so that the best peer is at
-2.5 times the floor, and no program could be 3 times as fast; and on cnn, 2.1 billion operations
-take 10.6 ms at the rate of a large matrix product. A sweep of the tiny network takes 0.0125 ms per
-lane and update, and 10 ms besides, which 100 updates share. The row "cached" came later, in a run
-of mlp alone with `--repeats 3`: cold 4.34 s, cached 2.66 s, best peer 5.98 s, 2.2 times as much.
+to run: minutes earlier torch-lr-finder took 2.1 ms on mlp. What bounds lrjax: its update takes 1.24
+times what its matrix products alone would on mlp, and 1.28 times on cnn (see `floor.py`), so that
+the best peer is at 2.5 and at 1.75 times the floor, and no program could be 3 times as fast. A
+sweep of the tiny network takes 0.0125 ms per lane and update, and 10 ms besides, which 100 updates
+share. The rows "cached" are of later runs: of mlp alone with `--repeats 3`, cold 4.34 s, cached
+2.66 s, best peer 5.98 s, 2.2 times as much; and of cnn, whose table is from there.
 
     tiny, 100 updates                warm, ms             cold, s
     lrjax                              0.025    1.0x       3.291    1.0x
@@ -49,14 +49,15 @@ of mlp alone with `--repeats 3`: cold 4.34 s, cached 2.66 s, best peer 5.98 s, 2
     best peer / lrjax                           2.0x                1.8x
 
     cnn, 30 updates                  warm, ms             cold, s
-    lrjax                             20.026    1.0x      12.527    1.0x
-    torch-lr-finder   samples         31.647    1.6x      20.480    1.6x
-    torch-lr-finder   batches         23.710    1.2x      18.554    1.5x
-    fastai            samples         32.794    1.6x      21.951    1.8x
-    fastai            batches         22.967    1.1x      20.758    1.7x
-    Lightning         samples         34.247    1.7x      23.636    1.9x
-    Lightning         batches         24.563    1.2x      20.458    1.6x
-    best peer / lrjax                           1.1x                1.5x
+    lrjax                             14.138    1.0x      10.513    1.0x
+    torch-lr-finder   samples         27.846    2.0x      20.752    2.0x
+    torch-lr-finder   batches         19.256    1.4x      17.982    1.7x
+    fastai            samples         28.958    2.0x      21.938    2.1x
+    fastai            batches         20.503    1.5x      19.498    1.9x
+    Lightning         samples         29.162    2.1x      22.828    2.2x
+    Lightning         batches         20.623    1.5x      19.228    1.8x
+    lrjax             cached                               8.390    0.8x
+    best peer / lrjax                           1.4x                1.7x
 """
 
 import argparse

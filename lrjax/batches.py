@@ -168,10 +168,10 @@ PREFETCH = 2
 def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> StreamBatches:
     """Batches from whatever a program iterates over, read by a thread while the device computes.
 
-    A sweep reads a stream once for all its lanes, in order. It ends in an error if the stream
-    does before the last step: `itertools.cycle(batches)` keeps batches and repeats them, and a
-    generator with `while True: yield from loader` starts a loader anew, so that it reshuffles.
-    An iterable that is given to a sweep as it is, is read in the same way.
+    A sweep reads a stream once for all its lanes, in order. A list, or a loader, is begun again
+    when it ends, each time without a last batch that is shorter; a generator, or another iterator,
+    that ends before the last step is an error, for it cannot begin again. An iterable that is
+    given to a sweep as it is, is read in the same way.
 
     The stream runs in a thread of its own: JAX's context managers around a sweep do not reach
     into it. It may reuse the memory of its batches.
@@ -324,7 +324,7 @@ def reader(batches: Any, total: int) -> Reader:
     if not isinstance(batches, StreamBatches):
         batches = StreamBatches(_checks.iterable("batches", batches), PREFETCH)
     known = _length(batches.iterable)
-    if known is not None and known < total:
+    if isinstance(batches.iterable, Iterator) and known is not None and known < total:
         raise _ended(known, total)
     return StreamReader(batches, total)
 
@@ -340,35 +340,66 @@ def _length(iterable: Any) -> int | None:
 def _ended(count: int, total: int) -> ValueError:
     return ValueError(
         f"batches must last for the {total} that the steps take, got {count} "
-        "(`while True: yield from loader` in a generator starts a loader anew)."
+        "(an iterator cannot begin again; give the list or the loader itself, or a generator with "
+        "`while True: yield from loader`)."
     )
 
 
 def _alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
-    """The first `total` batches, which must all look like the first."""
+    """The first `total` batches, which must all look like the first.
+
+    What is no iterator is read again and again, each time without a last batch of another length.
+    """
+    again = not isinstance(batches, Iterator)
+    count, first = 0, None
+    while True:
+        begun, odd = count, None
+        for batch in _copies(batches, count):
+            first = batch if count == 0 else first
+            if odd is None and again and _differ_in_length_only(batch, first):
+                odd = batch
+                continue
+            if odd is not None or not _same(_look(batch), _look(first)):
+                raise ValueError(
+                    f"batches must all look like the first, {_look(first)}, "
+                    f"got {_look(batch if odd is None else odd)} as number {count}."
+                )
+            yield batch
+            count += 1
+            if count == total:
+                return
+        if not again or count == begun:
+            raise _ended(count, total)
+
+
+def _copies(batches: Iterable[Any], number: int) -> Iterator[Any]:
+    """Copies, because their memory may be used again, of batches from some number on."""
     iterator = iter(batches)
-    expected = None
-    for k in range(total):
+    while True:
         try:
-            batch = jax.tree.map(np.array, next(iterator))  # copies, for it may be overwritten
+            batch = jax.tree.map(np.array, next(iterator))
         except StopIteration:
-            raise _ended(k, total) from None
+            return
         except Exception as error:
             raise RuntimeError(
-                f"batches raised at number {k}: {type(error).__name__}: {error}"
+                f"batches raised at number {number}: {type(error).__name__}: {error}"
             ) from error
-        look = _look(batch)
-        expected = look if k == 0 else expected
-        if jax.tree.flatten(look) != jax.tree.flatten(expected):
-            raise ValueError(
-                f"batches must all look like the first, {expected}, got {look} as number {k}."
-            )
         yield batch
+        number += 1
 
 
-def _look(batch: Any) -> Any:
+def _look(batch: Any, first_axis: int = 0) -> Any:
     """Types and shapes as NumPy has them, because JAX's settings do not reach into a thread."""
-    return jax.tree.map(lambda array: f"{array.dtype}{[*array.shape]}", batch)
+    return jax.tree.map(lambda array: f"{array.dtype}{[*array.shape[first_axis:]]}", batch)
+
+
+def _same(look: Any, other: Any) -> bool:
+    return jax.tree.flatten(look) == jax.tree.flatten(other)
+
+
+def _differ_in_length_only(batch: Any, other: Any) -> bool:
+    same = _same(_look(batch), _look(other))
+    return not same and _same(_look(batch, first_axis=1), _look(other, first_axis=1))
 
 
 PATIENCE = 1.0  # seconds for a stream to give its current batch before it is left behind

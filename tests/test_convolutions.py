@@ -352,6 +352,94 @@ def test_functions_without_convolutions_are_left_alone():
     assert not convolves(jax.make_jaxpr(loss)(x))
 
 
+@jax.custom_jvp
+def straight_through(x):
+    return jnp.maximum(x, 0)
+
+
+@straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+    return straight_through(*primals), tangents[0]
+
+
+def pooled(x, size=(2, 2), strides=None):
+    return nn.max_pool(x, size, strides or size)
+
+
+BIAS = normal(3, (1, 1, 1, 4))
+# From a convolution's output to a pooling's, and whether that is one chain.
+CHAINS = {
+    "nothing between": (pooled, True),
+    "bias and relu": (lambda x: pooled(nn.relu(x + BIAS)), True),
+    "bias first, no relu": (lambda x: pooled(BIAS + x), True),
+    "clipped": (lambda x: pooled(jnp.minimum(jnp.maximum(x, -0.5), 0.5)), True),
+    "a rest at the end": (lambda x: pooled(x + 1, (3, 2)), True),
+    "channels too": (
+        lambda x: lax.reduce_window(
+            nn.relu(x + 1), -jnp.inf, lax.max, (1, 2, 2, 2), (1, 2, 2, 2), "VALID"
+        ),
+        True,
+    ),
+    "used again": (lambda x: (pooled(nn.relu(x)), x.sum()), False),
+    "an output": (lambda x: (pooled(x), x), False),
+    "another derivative": (lambda x: pooled(straight_through(x)), False),
+    "falling": (lambda x: pooled(-x), False),
+    "not monotone": (lambda x: pooled(nn.gelu(x)), False),
+    "a bias per pixel": (lambda x: pooled(x + normal(4, (1, *x.shape[1:]))), False),
+    "a bias per channel, which is pooled": (
+        lambda x: lax.reduce_window(
+            x + BIAS, -jnp.inf, lax.max, (1, 2, 2, 2), (1, 2, 2, 2), "VALID"
+        ),
+        False,
+    ),
+    "overlapping": (lambda x: pooled(x, (3, 3), (2, 2)), False),
+    "samples pooled": (
+        lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2, 1, 1, 1), (2, 1, 1, 1), "VALID"),
+        False,
+    ),
+    "itself": (lambda x: pooled(x + x), False),
+}
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["one part", "parts"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_pooled_convolutions_equal_the_plain_ones(name, large):
+    behind, chained = CHAINS[name]
+    x, kernel = normal(0, (4, 7, 6, 3)), normal(1, (3, 3, 3, 4))
+    convolve = convolution(x.shape, padding="SAME")
+
+    def function(x, kernel):
+        return behind(convolve(x, kernel))
+
+    with mock.patch.object(planes, "CACHE", 1 if large else planes.CACHE):
+        assert_same(function, x, kernel)
+        program = str(jax.make_jaxpr(rewrite(function))(x, kernel))
+    assert ("pooled_convolution" in program) == chained
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 3), (4, 6, 5, 4, 3)], ids=["1-d", "3-d"])
+def test_pooled_convolutions_over_any_axes(shape):
+    axes = len(shape) - 2
+    convolve = convolution(shape)
+
+    def function(x, kernel):
+        return pooled(nn.relu(convolve(x, kernel)), (2,) * axes)
+
+    x, kernel = normal(0, shape), normal(1, (*(2,) * axes, 3, 4))
+    assert "pooled_convolution" in str(jax.make_jaxpr(rewrite(function))(x, kernel))
+    assert_same(function, x, kernel)
+    assert_same(jax.vmap(function, (None, 0)), x, normal(1, (3, *kernel.shape)))
+
+
+@pytest.mark.parametrize("cache", [1, planes.CACHE])
+def test_pooled_convolutions_in_half_precision(cache):
+    """Parts are added up in float32; the largest output gets the gradient, the bias aside."""
+    x, kernel = (normal(k, s, jnp.bfloat16) for k, s in enumerate([(16, 9, 8, 3), (3, 3, 3, 4)]))
+    convolve = convolution(x.shape)
+    with mock.patch.object(planes, "CACHE", cache):
+        assert_same(lambda x, kernel: pooled(nn.relu(convolve(x, kernel))), x, kernel, rtol=2e-2)
+
+
 class Net(nn.Module):
     """One of each: what Flax makes of them is what a rewrite must cover."""
 

@@ -125,8 +125,16 @@ def failing(after):
     raise OSError("no disk")
 
 
-def first_four(array):
-    return array[:4]
+def first_four(batch):
+    return jax.tree.map(lambda array: array[:4], batch)
+
+
+class Once(list):
+    """What can be read once, though it is no iterator."""
+
+    def __iter__(self):
+        while self:
+            yield self.pop(0)
 
 
 def changed(change):
@@ -139,12 +147,18 @@ BAD_STREAMS = [
         "last for the 20 that the steps take, got 7 .*yield from",
         lambda: iter(LISTED[:7]),
     ),
-    (ValueError, "last for the 20 that the steps take, got 7 .*yield from", lambda: LISTED[:7]),
     (ValueError, "last for the 20 that the steps take, got 0", lambda: iter(())),
+    (ValueError, "last for the 20 that the steps take, got 0", list),
+    (ValueError, "last for the 20 that the steps take, got 7", lambda: Once(LISTED[:7])),
+    (
+        ValueError,
+        r"got .*\[4, 5\].* as number 3",
+        lambda: iter([*LISTED[:3], first_four(LISTED[3])]),
+    ),
     (
         ValueError,
         r"first, .*\[16, 5\].*, got .*\[4, 5\].* as number 3",
-        lambda: changed(lambda a: a[:4]),
+        lambda: changed(first_four),
     ),
     (ValueError, "first, .*float32.*, got .*float16.* as number 3", lambda: changed(np.float16)),
     (ValueError, r"first, \(.*\), got \[.*\] as number 3", lambda: [*LISTED[:3], [*LISTED[3]]] * 5),
@@ -161,6 +175,39 @@ def test_a_bad_stream_says_what_is_wrong_and_where(error, message, make, wrap):
         read_all(wrap(make()), 20, 4)
     if error is RuntimeError:
         assert isinstance(raised.value.__cause__, OSError)
+
+
+def shuffled(tail):
+    """A loader with another order in every pass, and perhaps a short batch at the end."""
+
+    class Loader:
+        passes = 0
+
+        def __iter__(self):
+            order = np.random.default_rng(self.passes).permutation(7)
+            self.passes += 1
+            yield from [LISTED[k] for k in order] + tail
+
+    return Loader()
+
+
+@pytest.mark.parametrize("tail", [[], [first_four(LISTED[9])]], ids=["whole", "short tail"])
+@pytest.mark.parametrize("wrap", [lrjax.stream_batches, lambda iterable: iterable])
+def test_a_loader_is_begun_again_when_it_ends(tail, wrap):
+    loader = shuffled(tail)
+    got = [source.batches for source in read_all(wrap(loader), 20, 4)]
+    orders = [np.random.default_rng(number).permutation(7) for number in range(3)]
+    expected = [LISTED[k] for k in np.concatenate(orders)[:20]]
+    for k in (0, 1):
+        stacked = np.stack([batch[k] for batch in expected])
+        np.testing.assert_array_equal(np.concatenate([each[k] for each in got]), stacked)
+    assert loader.passes == 3
+
+
+def test_a_list_of_one_batch_is_enough():
+    run = functools.partial(lrjax.range_test, TASK, steps=6)
+    expected = run(batch for batch in [LISTED[0]] * 6)
+    np.testing.assert_array_equal(run([LISTED[0]]).loss, expected.loss)
 
 
 def test_a_loader_may_not_know_its_length():
@@ -251,5 +298,6 @@ def test_grain_loads_batches(make):
     run = functools.partial(lrjax.range_test, task, steps=12, chunk_steps=5)
     expected = run(list(itertools.islice(make(None), 12)))
     np.testing.assert_array_equal(run(lrjax.stream_batches(make(None))).loss, expected.loss)
+    assert np.isfinite(run(make(1)).loss).all()  # begun again after the 6 batches of an epoch
     with pytest.raises(ValueError, match="got 6"):
-        run(lrjax.stream_batches(make(1)))
+        run(iter(make(1)))

@@ -78,6 +78,9 @@ def main(arguments=None):
     parser = options(__doc__)
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument(
+        "--devices", type=int, default=1, help="each with such a batch; epochs are those of one"
+    )
     parser.add_argument("--nesterov", action="store_true", help="as in Smith's runs on CIFAR")
     parser.add_argument("--relu", action="store_true", help="a ReLU behind every convolution")
     parser.add_argument("--msra", action="store_true", help="He's initialization, not xavier")
@@ -89,7 +92,7 @@ def main(arguments=None):
     train, test = load(given.data)
     network = LeNet(given.relu, MSRA if given.msra else XAVIER)
     task = classification(network, train[0], scale=1 / 256)
-    batches = lrjax.array_batches(train, given.batch)
+    batches = lrjax.array_batches(train, given.batch * given.devices)
     epoch = len(train[0]) / given.batch
 
     # One each, so that a second sweep compiles nothing.

@@ -200,8 +200,9 @@ def _input_gradient(shape, kernel, grad, geometry):
     def rows(grad):
         return _rows_put_back((len(grad), *shape[1:]), kernel, grad, geometry)
 
-    count = _parts(grad, kernel.shape[1] * kernel.shape[2] / kernel.shape[3])
-    return rows(grad) if count == 1 else lax.map(rows, _split(grad, count)).reshape(shape)
+    columns = _bytes(grad) * kernel.shape[1] * kernel.shape[2] / kernel.shape[3]
+    count = parts(len(grad), columns)
+    return rows(grad) if count == 1 else lax.map(rows, split(grad, count)).reshape(shape)
 
 
 MANY_OUTPUTS = 48  # measured with 2 cores
@@ -241,29 +242,45 @@ def _rows_put_back(shape, kernel, grad, geometry):
 CACHE = 2**21
 
 
-def _parts(x, factor):
-    """How many parts of the samples are small enough for the cache, `factor` times as large."""
-    size = x.size * x.dtype.itemsize * factor
-    counts = (n for n in range(1, len(x)) if len(x) % n == 0 and size <= n * CACHE)
-    return next(counts, len(x))
+def parts(samples: int, size: float) -> int:
+    """How many equal parts of the samples are small enough for the cache, of some bytes in all.
+
+    Example:
+        >>> parts(12, 1.5 * CACHE), parts(12, 3.5 * CACHE)
+        (2, 4)
+    """
+    counts = (n for n in range(1, samples) if samples % n == 0 and size <= n * CACHE)
+    return next(counts, samples)
 
 
-def _split(x, count):
+def split(x: jax.Array, count: int) -> jax.Array:
+    """The samples in equal parts, along a new first axis."""
     return x.reshape(count, -1, *x.shape[1:])
+
+
+def sums(dtype: Any) -> Any:
+    """The type in which parts are added up: no narrower than float32."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def _bytes(x):
+    return x.size * x.dtype.itemsize
 
 
 def _kernel_gradient(x, shape, grad, geometry):
     """The sum over parts of the samples."""
     height, width, inputs, outputs = shape
-    count = _parts(grad, height * width * inputs / outputs)
+    count = parts(len(grad), _bytes(grad) * height * width * inputs / outputs)
     if count == 1:
         return _product_with_columns(x, shape, grad, geometry)
 
     def add(total, part):
-        return total + _product_with_columns(part[0], shape, part[1], geometry), None
+        product = _product_with_columns(part[0], shape, part[1], geometry)
+        return total + product.astype(total.dtype), None
 
-    parts = _split(x, count), _split(grad, count)
-    return lax.scan(add, jnp.zeros(shape, x.dtype), parts)[0]
+    total = jnp.zeros(shape, sums(x.dtype))
+    total, _ = lax.scan(add, total, (split(x, count), split(grad, count)))
+    return total.astype(x.dtype)
 
 
 def _product_with_columns(x, shape, grad, geometry):

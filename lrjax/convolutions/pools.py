@@ -11,24 +11,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lrjax.convolutions.windows import MAX_TAPS, Window, put_back, taps
+from lrjax.convolutions.windows import MAX_TAPS, Window, pad, put_back, taps
 
 
 def max_rule(shape: tuple[int, ...], _: tuple[int, ...], **params) -> Callable | None:
     """The largest of each window, with a gradient that is no select-and-scatter."""
-    window = _window(**params)
-    return window and functools.partial(max_pool, window=window)
+    sizes = window(**params)
+    return sizes and functools.partial(max_pool, window=sizes)
 
 
 def sum_rule(shape: tuple[int, ...], _: tuple[int, ...], **params) -> Callable | None:
     """The sum of each window."""
-    window = _window(**params)
-    return window and functools.partial(sum_pool, window=window)
+    sizes = window(**params)
+    return sizes and functools.partial(sum_pool, window=sizes)
 
 
-def _window(
+def window(
     *, window_dimensions, window_strides, padding, base_dilation, window_dilation
 ) -> Window | None:
+    """What a pooling's parameters say, if it is one whose windows are covered."""
     if max(base_dilation) > 1 or math.prod(window_dimensions) > MAX_TAPS:
         return None
     return Window(*map(tuple, (window_dimensions, window_strides, padding, window_dilation)))
@@ -48,31 +49,67 @@ def max_pool(x: jax.Array, window: Window) -> jax.Array:
     # Of windows that overlap, XLA would compute all elements again for each place that they take in
     # one, which are fewer along one axis after another.
     for part in [window] if window.disjoint else window.axes():
-        x = _largest(x, part)
+        x = _largest(x, part, x.shape)
     return x
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _largest(x, window):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _largest(x, window, _):
     return functools.reduce(jnp.maximum, taps(x, window, -jnp.inf))
 
 
-def _max_forward(x, window):
-    return _largest(x, window), x
+def _max_forward(x, window, _):
+    return largest(x, window)
 
 
-def _max_backward(window, x, grad):
-    largest, *others = taps(x, window, -jnp.inf)
-    winner = jnp.zeros(largest.shape, jnp.int8)
-    for k, tap in enumerate(others, 1):
-        winner = jnp.where(tap > largest, jnp.int8(k), winner)
-        largest = jnp.maximum(largest, tap)
-    # Not where they equal the largest: XLA may compute that again, and round it in another way.
-    parts = [jnp.where(winner == k, grad, jnp.zeros_like(grad)) for k in range(len(others) + 1)]
-    return (put_back(parts, x.shape, window),)
+def _max_backward(window, shape, winners, grad):
+    return (put_at(winners, grad, shape, window),)
 
 
 _largest.defvjp(_max_forward, _max_backward)
+
+
+def largest(x: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
+    """The largest element of every window, and the number that the first such has in it, i8.
+
+    Example:
+        >>> window = Window(size=(2,), strides=(2,), padding=((0, 0),), dilation=(1,))
+        >>> largest(jnp.array([1.0, 1.0, 2.0, 3.0, 9.0]), window)
+        (Array([1., 3.], dtype=float32), Array([0, 1], dtype=int8))
+    """
+    values, *others = taps(x, window, -jnp.inf)
+    winners = jnp.zeros(values.shape, jnp.int8)
+    for k, tap in enumerate(others, 1):
+        winners = jnp.where(tap > values, jnp.int8(k), winners)
+        values = jnp.maximum(values, tap)
+    return values, winners
+
+
+def put_at(
+    winners: jax.Array, grad: jax.Array, shape: tuple[int, ...], window: Window
+) -> jax.Array:
+    """An array of a shape in which every window's winner has its gradient, and the rest 0.
+
+    Example:
+        >>> window = Window(size=(2,), strides=(2,), padding=((0, 0),), dilation=(1,))
+        >>> put_at(jnp.int8([0, 1]), jnp.array([4.0, 5.0]), (5,), window)
+        Array([4., 0., 0., 5., 0.], dtype=float32)
+    """
+    if not window.disjoint:
+        numbers = range(math.prod(window.size))
+        parts = [jnp.where(winners == k, grad, jnp.zeros_like(grad)) for k in numbers]
+        return put_back(parts, shape, window)
+    # One selection over all blocks: XLA does not vectorize a stack of selections in a loop.
+    blocks = tuple(itertools.chain(*zip(winners.shape, window.size, strict=True)))
+    inner = range(1, len(blocks), 2)
+    numbers = jnp.zeros(blocks, jnp.int8)
+    for axis in inner:
+        numbers = numbers * blocks[axis] + lax.broadcasted_iota(jnp.int8, blocks, axis)
+    winners, grad = (jnp.expand_dims(array, tuple(inner)) for array in (winners, grad))
+    spread = jnp.where(winners == numbers, grad, jnp.zeros_like(grad))
+    whole = [count * width for count, width in zip(blocks[::2], window.size, strict=True)]
+    edges = [(0, full - part) for full, part in zip(shape, whole, strict=True)]
+    return pad(spread.reshape(whole), edges)
 
 
 def sum_pool(x: jax.Array, window: Window) -> jax.Array:

@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.sharding import Mesh
 
 from lrjax.convolutions import planes, pools
+from lrjax.convolutions.chains import chains
 
 # What an operation becomes, `(*operands, **params) -> result`, or None where that is no gain.
 RULES: dict[str, Callable[..., Callable | None]] = {
@@ -52,7 +53,8 @@ def rewrite(function: Callable) -> Callable:
     """A function with its convolutions and poolings rewritten.
 
     That sees through `jit`, `checkpoint`, `scan`, `while_loop`, `cond` and functions with custom
-    derivatives. The result has no forward-mode derivatives.
+    derivatives. Where outputs of a convolution that are max-pooled are equal but for rounding, the
+    gradient may go to another of them. The result has no forward-mode derivatives.
 
     Args:
         function: of pytrees of arrays, to a pytree of arrays.
@@ -101,9 +103,15 @@ def _evaluate(program: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
     def read(atom):
         return atom.val if isinstance(atom, Literal) else values[atom]
 
+    found = chains(jaxpr, _rewritten)
+    ends = {chain.result: chain for chain in found}
+    inner = {var for chain in found for var in chain.inner}
     for eqn in jaxpr.eqns:
-        results = _apply(eqn, [read(atom) for atom in eqn.invars])
-        values |= dict(zip(eqn.outvars, results, strict=True))
+        if chain := next((ends[var] for var in eqn.outvars if var in ends), None):
+            values[chain.result] = chain.evaluate(read)
+        elif inner.isdisjoint(eqn.outvars):
+            results = _apply(eqn, [read(atom) for atom in eqn.invars])
+            values |= dict(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 

@@ -90,7 +90,7 @@ def sweep(
         task: what is trained.
         batches: the data as they are, an array or a tuple or dict of arrays with samples along
             their first axis; or `array_batches(…)`; or a list or any other iterable of batches,
-            pytrees of arrays of one shape.
+            pytrees of arrays of one shape, as in `stream_batches`.
         optimizer: makes a lane's optimizer from its hyperparameters, as traced scalars.
         steps: updates of every lane.
         lanes: a dict of lists makes a grid, `{"weight_decay": [0, 1e-4], "momentum": [0.9]}`; a
