@@ -92,24 +92,29 @@ def _chain(pool, makers, rule) -> Chain | None:
 def _rising(eqn: JaxprEqn, window: Window) -> int | None:
     """Which operand a result rises with, the same for all elements of a window, if one."""
     if eqn.primitive.name == "custom_jvp_call":
-        return 0 if _source(eqn) == _source(_relu()) else None
+        return 0 if _source(eqn) is not None and _source(eqn) == _source(_relu()) else None
     if eqn.primitive.name not in {"add", "max", "min"}:
         return None
-    for place, other in enumerate(reversed(eqn.invars)):
-        if _constant(other, window) and eqn.invars[place].aval.shape == eqn.outvars[0].aval.shape:
+    *operands, result = (_shape(atom) for atom in (*eqn.invars, *eqn.outvars))
+    for place, other in enumerate(reversed(operands)):
+        if operands[place] == result and _constant(other, window):
             return place
     return None
 
 
-def _constant(atom: Any, window: Window) -> bool:
-    shape = atom.aval.shape
+def _shape(atom: Any) -> tuple[int, ...]:
+    return atom.aval.shape
+
+
+def _constant(shape: tuple[int, ...], window: Window) -> bool:
+    """Whether all elements of a window meet the same element of an operand."""
     return not shape or all(
         length == 1 or width == 1 for length, width in zip(shape, window.size, strict=True)
     )
 
 
 def _source(eqn: JaxprEqn) -> str | None:
-    """The function that an operation with a custom derivative was written as: file and line."""
+    """The function, by file and line, that an operation with a custom derivative is."""
     info = getattr(eqn.params["call_jaxpr"].jaxpr, "debug_info", None)
     return getattr(info, "func_src_info", None)
 

@@ -96,15 +96,17 @@ def put_at(
         Array([4., 0., 0., 5., 0.], dtype=float32)
     """
     if not window.disjoint:
-        numbers = range(math.prod(window.size))
-        parts = [jnp.where(winners == k, grad, jnp.zeros_like(grad)) for k in numbers]
+        places = range(math.prod(window.size))
+        parts = [jnp.where(winners == k, grad, jnp.zeros_like(grad)) for k in places]
         return put_back(parts, shape, window)
     # One selection over all blocks: XLA does not vectorize a stack of selections in a loop.
     blocks = tuple(itertools.chain(*zip(winners.shape, window.size, strict=True)))
     inner = range(1, len(blocks), 2)
     numbers = jnp.zeros(blocks, jnp.int8)
-    for axis in inner:
-        numbers = numbers * blocks[axis] + lax.broadcasted_iota(jnp.int8, blocks, axis)
+    for axis, width in zip(inner, window.size, strict=True):
+        if width > 1:
+            apart = math.prod(blocks[axis + 2 :: 2])
+            numbers += apart * lax.broadcasted_iota(jnp.int8, blocks, axis)
     winners, grad = (jnp.expand_dims(array, tuple(inner)) for array in (winners, grad))
     spread = jnp.where(winners == numbers, grad, jnp.zeros_like(grad))
     whole = [count * width for count, width in zip(blocks[::2], window.size, strict=True)]
