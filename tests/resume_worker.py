@@ -10,9 +10,9 @@ import numpy as np
 from helpers import clouds, network
 
 import lrjax
-from lrjax.sweeps import engine
+from lrjax.sweeps import driver
 
-engine.CHECKPOINT_SECONDS = 0.0
+driver.CHECKPOINT_SECONDS = 0.0
 task, data = network()
 batches = lrjax.array_batches(data, 16)
 STEPS = 60

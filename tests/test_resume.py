@@ -13,7 +13,8 @@ import pytest
 from resume_worker import run
 
 import lrjax
-from lrjax.sweeps import engine, measures, programs, workers
+from lrjax._checkpoints import Checkpoints
+from lrjax.sweeps import driver, engine, measures, programs, workers
 
 WORKER = pathlib.Path(__file__).parent / "resume_worker.py"
 
@@ -34,7 +35,7 @@ class Killed(BaseException):
 
 def killed_after(monkeypatch, saves):
     """Let the sweep save so many times, then die in the next save."""
-    save, done = engine.Checkpoints.save, []
+    save, done = Checkpoints.save, []
 
     def dying(self, step, tree, arrays):
         if len(done) == saves:
@@ -42,7 +43,7 @@ def killed_after(monkeypatch, saves):
         done.append(step)
         save(self, step, tree, arrays)
 
-    monkeypatch.setattr(engine.Checkpoints, "save", dying)
+    monkeypatch.setattr(Checkpoints, "save", dying)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +65,9 @@ def test_a_killed_sweep_goes_on_where_it_was(options, tmp_path, monkeypatch):
             with pytest.raises(Killed):
                 run(tmp_path, **options)
     trained = []
-    first_run, run_on = engine.first_run, engine.run
-    monkeypatch.setattr(engine, "first_run", lambda *a: trained.append(a) or first_run(*a))
-    monkeypatch.setattr(engine, "run", lambda *a: trained.append(a) or run_on(*a))
+    first_run, run_on = driver.first_run, driver.run
+    monkeypatch.setattr(driver, "first_run", lambda *a: trained.append(a) or first_run(*a))
+    monkeypatch.setattr(driver, "run", lambda *a: trained.append(a) or run_on(*a))
     assert_identical(run(tmp_path, **options), expected)
     assert len(trained) == 20 - 1 - 4
     # And once more: all is done.

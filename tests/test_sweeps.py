@@ -496,7 +496,7 @@ BAD_CALLS = [
     (TypeError, "optimizer", {"optimizer": 0.1}),
     (TypeError, "optax.adam itself", {"optimizer": optax.adam(1e-3)}),
     (TypeError, "batches", {"batches": 3}),
-    (ValueError, "batches", {"batches": [BATCHES(0)] * 3}),
+    (ValueError, "batches", {"batches": iter([BATCHES(0)] * 3)}),
     (ValueError, "batches", {"batches": itertools.repeat(BATCHES(0), 3)}),
     (ValueError, "batches", {"batches": iter([])}),
     (ValueError, "batches", {"batches": changing()}),

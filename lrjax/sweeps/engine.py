@@ -7,51 +7,25 @@ import dataclasses
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lrjax import _checks, convolutions
-from lrjax._checkpoints import (
-    Checkpoints,
-    check_processes,
-    open_checkpoints,
-    recorded,
-)
+from lrjax._checkpoints import Checkpoints, check_processes, open_checkpoints, recorded
 from lrjax._fingerprints import fingerprint
-from lrjax._progress import Report, progress_bar
-from lrjax.batches import ArrayBatches, Reader, as_batches, evaluation_groups, reader
-from lrjax.lanes import Block, Lanes, blocks, check_mesh, check_optimizer, make_lanes
+from lrjax._progress import progress_bar
+from lrjax.batches import ArrayBatches, as_batches, evaluation_groups, reader
+from lrjax.lanes import check_mesh, check_optimizer, make_lanes
+from lrjax.sweeps.driver import BLOCK_SIZE, Host, drive
 from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.measures import dispatch_steps, measure
-from lrjax.sweeps.programs import (
-    Job,
-    block_size,
-    ended,
-    final_state,
-    first_run,
-    on_device,
-    put,
-    run,
-    state_shapes,
-)
-from lrjax.sweeps.runs import Optimizer, Program, State
-from lrjax.sweeps.tapes import (
-    Span,
-    Tape,
-    as_curves,
-    blank_tape,
-    cut_steps,
-    evaluations,
-    flat,
-    write,
-)
+from lrjax.sweeps.processes import explained, together
+from lrjax.sweeps.programs import Job, block_size, final_state, put
+from lrjax.sweeps.runs import Optimizer, Program
+from lrjax.sweeps.tapes import as_curves, blank_tape, cut_steps, evaluations
 from lrjax.sweeps.workers import workers
 from lrjax.tasks import Task
 
@@ -199,11 +173,11 @@ def sweep(
     shown = progress and jax.process_index() == 0
     at_once = min(len(grid), lane_batch or len(grid))
     with (
-        contextlib.closing(_together(reader, batches, steps * accumulate)) as data,
+        contextlib.closing(together(reader, batches, steps * accumulate)) as data,
         progress_bar(steps, len(grid), enabled=shown) as report,
         workers(mesh, at_once) as team,
         _interruptible() as stopped,
-        _other_processes(),
+        explained(),
     ):
         measures = measure(task, optimizer, initial, grid, data.sample)
         most = dispatch_steps(measures.flops * at_once * accumulate, data.bytes * accumulate)
@@ -222,9 +196,8 @@ def sweep(
         # What a checkpoint's arrays are shaped by, besides, where a machine would choose another.
         identity |= {BLOCK_SIZE: size, DISPATCH_STEPS: length}
         with _checkpoints(checkpoint_dir, identity) as checkpoints:
-            parts, states, done, failure = _drive(
-                job, grid, size, spans, data, tape, checkpoints, report, stopped
-            )
+            host = Host(data, tape, checkpoints, report, stopped)
+            parts, states, done, failure = drive(job, grid, size, spans, host)
     curves = as_curves(grid, tape, evaluations(spans), done)
     if failure is not None:
         failure.curves = curves  # type: ignore[attr-defined]
@@ -246,133 +219,7 @@ def _check_debugging() -> None:
             )
 
 
-CHECKPOINT_SECONDS = 60.0  # between one save and the next
-
-
-def _drive(
-    job: Job,
-    grid: Lanes,
-    size: int,
-    spans: list[Span],
-    data: Reader,
-    tape: Tape,
-    checkpoints: Checkpoints | None,
-    report: Report,
-    stopped: Callable[[], bool],
-) -> tuple[list[Block], list[State], int, Exception | None]:
-    """Run all dispatches that no checkpoint has, and fill the tape.
-
-    Returns:
-        The blocks, their states, how many updates were done, and why no more could be, if so.
-    """
-    parts = blocks(grid, size)
-    states, begun = _resumed(job, parts, tape, checkpoints)
-    alive, saved = _alive(tape, begun), time.monotonic()
-    ahead = [span for span in spans if span.start >= begun] if alive else []
-    running: list[Future] = []
-
-    def read(span):
-        each = job.program.accumulate
-        count, length = (span.stop - span.start) * each, job.program.length * each
-        start = span.start * each
-        source = _together(data.read, start, count, length, lambda: _idle(running))
-        return on_device(source, job.mesh)
-
-    source, failure = (read(ahead[0]) if ahead else None), None
-    for k, span in enumerate(ahead):
-        try:
-            if not states:
-                parts, running = first_run(job, grid, size, source, span)
-                if checkpoints:  # the lanes may have been too many for the device
-                    checkpoints.note(BLOCK_SIZE, len(parts[0].seeds))
-            else:
-                running = run(job, parts, states, source, span)
-            # While the devices compute.
-            source, failure = _attempt(read, ahead[k + 1]) if ahead[k + 1 :] else (None, None)
-            states, results = ended(running)
-        except Exception as error:  # of the device, or of what the loss calls on the host
-            if begun == 0 or jax.process_count() > 1:
-                raise
-            failure = error
-            break
-        for part, told in zip(parts, results, strict=True):
-            write(tape, part, span, told)
-        begun, alive = span.stop, _alive(tape, span.stop)
-        losses = tape.record.loss[:, span.start : span.stop]
-        report(begun, losses, np.isnan(losses[:, -1]), data.waited)
-        ending = stopped() or not alive or source is None
-        if checkpoints and _agreed(ending or time.monotonic() - saved > CHECKPOINT_SECONDS):
-            checkpoints.save(begun, states, flat(tape))
-            saved = time.monotonic()
-        if ending:
-            break
-    if not alive:
-        begun, failure = spans[-1].stop, None  # more batches would have changed nothing
-    return parts, states, begun, failure
-
-
-def _attempt(function: Callable, *args: Any) -> tuple[Any, Exception | None]:
-    """What a call gives, or why it does not."""
-    try:
-        return function(*args), None
-    except Exception as error:  # whatever a stream raises; what was computed is kept
-        return None, error
-
-
-def _together(function: Callable, *args: Any) -> Any:
-    """What a call gives; where it fails in one process it does in all, so that none waits."""
-    result, failure = _attempt(function, *args)
-    if jax.process_count() > 1:
-        failed = multihost_utils.process_allgather(np.bool_(failure is not None))
-        if failure is None and failed.any():
-            raise RuntimeError(
-                f"process {np.flatnonzero(failed)[0]} could not read its batches (its own output "
-                "says why), and this one cannot go on without it."
-            )
-    if failure is not None:
-        raise failure
-    return result
-
-
-def _alive(tape: Tape, done: int) -> bool:
-    """Whether any lane had not diverged after so many updates."""
-    return done == 0 or bool(np.isfinite(tape.record.loss[:, done - 1]).any())
-
-
-def _idle(running: list[Future]) -> bool:
-    """Whether no block of a dispatch is being computed any more."""
-
-    def is_over(block):
-        if not block.done():
-            return False
-        _, results = block.result()
-        return all(array.is_ready() for array in jax.tree.leaves(results))
-
-    return all(map(is_over, running))
-
-
-def _agreed(wish: bool) -> bool:
-    """What the first process wishes: all must save at the same step."""
-    if jax.process_count() == 1:
-        return wish
-    return bool(multihost_utils.broadcast_one_to_all(np.bool_(wish)))
-
-
-def _resumed(
-    job: Job, parts: list[Block], tape: Tape, checkpoints: Checkpoints | None
-) -> tuple[list[State], int]:
-    """The states of a checkpoint, if there is one, and its step; its curves go to the tape."""
-    restored = (
-        checkpoints.restore([state_shapes(job, part) for part in parts]) if checkpoints else None
-    )
-    if restored is None:
-        return [], 0
-    for name, rows in flat(tape).items():
-        rows[...] = restored.arrays[name]
-    return restored.tree, restored.step
-
-
-BLOCK_SIZE, DISPATCH_STEPS = "block_size", "dispatch_steps"
+DISPATCH_STEPS = "dispatch_steps"  # what a checkpoint calls the updates of a dispatch
 
 
 def _saved(directory: str | os.PathLike | None, name: str) -> int | None:
@@ -424,17 +271,3 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(requests)
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-@contextlib.contextmanager
-def _other_processes() -> Iterator[None]:
-    """Say what a failure means where other processes run the same sweep."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        raise RuntimeError(
-            "this process cannot go on alone: another process of the sweep has probably ended or "
-            "failed (its own output says why); all of them must be started again"
-        ) from error

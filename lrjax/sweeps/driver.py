@@ -1,0 +1,136 @@
+"""The loop on the host: one dispatch after another, and what happens between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lrjax._checkpoints import Checkpoints
+from lrjax._progress import Report
+from lrjax.batches import Reader
+from lrjax.lanes import Block, Lanes, blocks
+from lrjax.sweeps.processes import agreed, attempt, together
+from lrjax.sweeps.programs import Job, ended, first_run, on_device, run, state_shapes
+from lrjax.sweeps.runs import State
+from lrjax.sweeps.tapes import Span, Tape, flat, write
+
+BLOCK_SIZE = "block_size"  # what a checkpoint calls the number of lanes in a block
+CHECKPOINT_SECONDS = 60.0  # between one save and the next
+
+
+class Host(NamedTuple):
+    """What a sweep reads from and writes to on the host.
+
+    Attributes:
+        data: reads batches.
+        tape: takes the records.
+        checkpoints: an open folder, if there is one.
+        report: shows progress.
+        stopped: whether the user wants the sweep to end.
+    """
+
+    data: Reader
+    tape: Tape
+    checkpoints: Checkpoints | None
+    report: Report
+    stopped: Callable[[], bool]
+
+
+class Driven(NamedTuple):
+    """How far a sweep came: its blocks and their states, the updates done, and why no more."""
+
+    parts: list[Block]
+    states: list[State]
+    done: int
+    failure: Exception | None
+
+
+def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Driven:
+    """Run all dispatches that no checkpoint has, and fill the tape.
+
+    Args:
+        job: what the programs are given.
+        grid: the lanes.
+        size: how many of them are in a block.
+        spans: the steps of every dispatch.
+        host: where batches come from and results go.
+    """
+    parts = blocks(grid, size)
+    states, done = _resumed(job, parts, host)
+    alive, saved = _alive(host.tape, done), time.monotonic()
+    ahead = [span for span in spans if span.start >= done] if alive else []
+    running: list[Future] = []
+
+    def read(span):
+        each = job.program.accumulate
+        count, length = (span.stop - span.start) * each, job.program.length * each
+        start = span.start * each
+        source = together(host.data.read, start, count, length, lambda: _idle(running))
+        return on_device(source, job.mesh)
+
+    source, failure = (read(ahead[0]) if ahead else None), None
+    for k, span in enumerate(ahead):
+        try:
+            if not states:
+                parts, running = first_run(job, grid, size, source, span)
+                if host.checkpoints:  # the lanes may have been too many for the device
+                    host.checkpoints.note(BLOCK_SIZE, len(parts[0].seeds))
+            else:
+                running = run(job, parts, states, source, span)
+            # While the devices compute.
+            source, failure = attempt(read, ahead[k + 1]) if ahead[k + 1 :] else (None, None)
+            states, results = ended(running)
+        except Exception as error:  # of the device, or of what the loss calls on the host
+            if done == 0 or jax.process_count() > 1:
+                raise
+            failure = error
+            break
+        for part, told in zip(parts, results, strict=True):
+            write(host.tape, part, span, told)
+        done, alive = span.stop, _alive(host.tape, span.stop)
+        losses = host.tape.record.loss[:, span.start : span.stop]
+        host.report(done, losses, np.isnan(losses[:, -1]), host.data.waited)
+        ending = host.stopped() or not alive or source is None
+        overdue = time.monotonic() - saved > CHECKPOINT_SECONDS
+        if host.checkpoints and agreed(ending or overdue):
+            host.checkpoints.save(done, states, flat(host.tape))
+            saved = time.monotonic()
+        if ending:
+            break
+    if not alive:
+        done, failure = spans[-1].stop, None  # more batches would have changed nothing
+    return Driven(parts, states, done, failure)
+
+
+def _resumed(job: Job, parts: list[Block], host: Host) -> tuple[list[State], int]:
+    """The states of a checkpoint, if there is one, and its step; its curves go to the tape."""
+    if host.checkpoints is None:
+        return [], 0
+    restored = host.checkpoints.restore([state_shapes(job, part) for part in parts])
+    if restored is None:
+        return [], 0
+    for name, rows in flat(host.tape).items():
+        rows[...] = restored.arrays[name]
+    return restored.tree, restored.step
+
+
+def _alive(tape: Tape, done: int) -> bool:
+    """Whether any lane had not diverged after so many updates."""
+    return done == 0 or bool(np.isfinite(tape.record.loss[:, done - 1]).any())
+
+
+def _idle(running: list[Future]) -> bool:
+    """Whether no block of a dispatch is being computed any more."""
+
+    def is_over(block: Future) -> Any:
+        if not block.done():
+            return False
+        _, results = block.result()
+        return all(array.is_ready() for array in jax.tree.leaves(results))
+
+    return all(map(is_over, running))
