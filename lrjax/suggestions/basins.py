@@ -23,11 +23,11 @@ def robust(lane: Lane, width: float = 0.15) -> Rates:
     basin = _basin(lane, width)
     if isinstance(basin, Rates):
         return basin
-    decades, smooth, bottom, drop, significant = basin
+    decades, loss, bottom, drop, significant = basin
     # The middle of the basin and not its lowest point, which noise moves about.
-    near = smooth <= smooth[bottom] + max(drop / 20, significant / 2)
+    near = loss <= loss[bottom] + max(drop / 20, significant / 2)
     largest = 10 ** ((decades[_run(near, bottom, -1)] + decades[_run(near, bottom, 1)]) / 2)
-    half = 10 ** decades[_run(smooth <= smooth[bottom] + drop / 2, bottom, -1)]
+    half = 10 ** decades[_run(loss <= loss[bottom] + drop / 2, bottom, -1)]
     return Rates(min(max(largest / 2, half), largest), largest / 10, largest)
 
 
@@ -49,10 +49,10 @@ def smith(lane: Lane, metric: str | None = None, cycles: int = 1, width: float =
 
 
 class Basin(NamedTuple):
-    """A smoothed curve that falls to a minimum and rises again, over decades of the rate."""
+    """A smoothed loss that falls to a minimum and rises again, over decades of the rate."""
 
     decades: np.ndarray
-    smooth: np.ndarray
+    loss: np.ndarray
     bottom: int
     drop: float
     significant: float
@@ -90,48 +90,84 @@ def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates
     early = diverged and len(loss) >= MIN_POINTS and usable.sum() < len(loss) / 5
     if usable.sum() < MIN_POINTS:
         return Rates(reason="diverged_at_start" if early else "too_few_points")
-    decades, smooth, error = _smooth(np.log10(rate[usable]), loss[usable], width)
+    curve = _smooth(np.log10(rate[usable]), loss[usable], width)
+    decades, average, error, *_ = curve
 
     # The lowest loss that is sure: where points are few, one low loss makes a dip.
-    bottom = int(np.argmin(smooth + error))
+    bottom = int(np.argmin(average + error))
     # What the loss was before it fell; not the very highest, which may be a start's transient.
-    level = np.percentile(smooth[: bottom + 1], 75)
-    drop, rise = level - smooth[bottom], smooth[bottom:].max() - smooth[bottom]
+    level = np.percentile(average[: bottom + 1], 75)
+    drop, rise = level - average[bottom], average[bottom:].max() - average[bottom]
     # A flat loss without any noise still has the rounding of float32.
     rounding = np.spacing(np.float32(np.median(np.abs(loss[usable]))))
     significant = SIGNIFICANT * error[bottom] + 4 * rounding
     if drop <= significant:
         if early:
             return Rates(reason="diverged_at_start")
-        begun = smooth[: -(-len(smooth) // 5)].max() - smooth[bottom]
+        untrained = loss[np.isfinite(loss) & (rate == 0)]
+        begun = np.append(untrained, average[: -(-len(average) // 5)]).max() - average[bottom]
         if begun > max(rise / 5, significant):
             return Rates(reason="no_minimum_in_range", extend="start")
-        return Rates(reason="not_learning")
+        too_wide = curve.width[bottom] > TOO_WIDE * width
+        return Rates(reason="too_few_points" if too_wide else "not_learning")
     if not diverged and rise <= max(drop / 20, significant):
         return Rates(reason="no_minimum_in_range", extend="end")
-    return Basin(decades, smooth, bottom, drop, significant)
+    # An average moves a minimum away from the steeper side, a fit does not.
+    near = np.abs(decades - decades[bottom]) <= curve.width[bottom]
+    bottom = int(np.argmin(np.where(near, curve.fit, np.inf)))
+    return Basin(decades, curve.fit, bottom, drop, significant)
 
 
-def _smooth(
-    decades: np.ndarray, loss: np.ndarray, width: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centred Gaussian averages on an even grid of decades: where, the average, and its error.
+TOO_WIDE = 4  # times the width that was asked for, an average hides what there is
+
+
+class Smooth(NamedTuple):
+    """A loss on an even grid of decades, smoothed in two ways."""
+
+    decades: np.ndarray
+    average: np.ndarray
+    error: np.ndarray  # of the average
+    fit: np.ndarray
+    width: np.ndarray  # of the average, in decades
+
+
+def _smooth(decades: np.ndarray, loss: np.ndarray, width: float) -> Smooth:
+    """Centred Gaussian averages, which tell what is sure, and parabolas, which tell where it is.
 
     A grid of decades and not of steps, so that linear and exponential ramps are read alike.
     """
     decades, loss = _thinned(decades), _thinned(_without_blow_up(decades, loss))
     places = min(2 + int(np.ptp(decades) / (width / 3)), MAX_POINTS)
     grid = np.linspace(decades[0], decades[-1], places)
-    widths = np.maximum(width, 1.5 * np.interp(grid, decades, np.gradient(decades)))
+    apart = np.interp(grid, decades, np.gradient(decades))
+    widths = np.maximum(width, 1.5 * apart)
     weight = _gaussian(grid, decades, widths)
-    smooth = weight @ loss
+    average = weight @ loss
     # The second difference of a smooth curve is all noise: normal, its mean size is sqrt(12 / pi).
     # It is that of lower rates: what follows a minimum may be chaos.
     nearby = _gaussian(grid, decades[1:-1], 6 * widths)
     nearby *= decades[1:-1] <= np.maximum(grid, decades[MIN_POINTS - 1])[:, None]
     scatter = nearby @ np.abs(np.diff(loss, 2)) / nearby.sum(1)
-    noise = scatter / np.sqrt(12 / np.pi) * _persistence(loss - np.interp(decades, grid, smooth))
-    return grid, smooth, noise * np.sqrt((weight**2).sum(1))
+    noise = scatter / np.sqrt(12 / np.pi) * _persistence(loss - np.interp(decades, grid, average))
+    error = noise * np.sqrt((weight**2).sum(1))
+    fit = _parabolas(grid, decades, np.maximum(width, apart)) @ loss
+    return Smooth(grid, average, error, fit, widths)
+
+
+def _parabolas(at: np.ndarray, points: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The weights of the points in a parabola's value at each place, fitted to what is around it.
+
+    With these weights w of the points x, the value is the intercept of a least-squares fit by 1,
+    x and x^2, whose weights are Gaussian (a local regression, as LOESS).
+    """
+    x = (points - at[:, None]) / widths[:, None]
+    gaussian = _gaussian(at, points, widths)
+    powers = np.stack([np.ones_like(x), x, x**2], -1)
+    moments = np.einsum("ap,api,apj->aij", gaussian, powers, powers)
+    # Where fewer than three points are near, the flattest parabola.
+    moments += 1e-9 * np.eye(3)
+    intercept = np.linalg.solve(moments, np.broadcast_to(np.eye(3, 1), (len(at), 3, 1)))
+    return gaussian * (powers @ intercept)[..., 0]
 
 
 def _gaussian(at: np.ndarray, points: np.ndarray, widths: np.ndarray) -> np.ndarray:

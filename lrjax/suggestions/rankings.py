@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrjax.curves import Curves, coordinate, smoothed
+from lrjax.curves import Curves, coordinate
+from lrjax.suggestions.basins import MIN_POINTS
 from lrjax.suggestions.methods import suggest
 
 __all__ = ["Ranking", "rank"]
@@ -69,9 +70,10 @@ class Ranking:
 def rank(curves: Curves) -> Ranking:
     r"""Which lane reaches the lowest loss and allows the largest rate, and how sure that is.
 
-    What counts is the evaluation loss where there is one, else the training loss: of a range
-    test, whose rate rises, the lowest of the curve, smoothed without a lag; of other sweeps the
-    last. Lanes of one seed see the same batches from the same start, so lanes are compared seed
+    What counts is the evaluation loss where there is one, else the training loss, and of other
+    sweeps than range tests the last. Of a range test, whose rate rises, it takes 10 evaluations
+    to count, and the lowest running median of a twelfth of the curve, or three points, which
+    neither an odd batch moves nor how far up the loss went later. Lanes of one seed see the same batches from the same start, so lanes are compared seed
     by seed: with the differences :math:`d_s` to the lane of the lowest mean, over S seeds,
 
     .. math:: \mathrm{noise} = \mathrm{std}(d) / \sqrt{S}
@@ -136,12 +138,14 @@ def rank(curves: Curves) -> Ranking:
 
 def _counting(curves: Curves) -> np.ndarray:
     """The loss that counts of every lane; infinite where it has none."""
-    loss = curves.eval_loss if curves.eval_loss.shape[-1] else curves.loss
-    loss = loss.astype(np.float64)
+    needed = MIN_POINTS if curves.is_range_test else 1
+    loss = curves.eval_loss if curves.eval_loss.shape[-1] >= needed else curves.loss
+    loss = np.asarray(loss, np.float64)
+    loss = np.where(np.isfinite(loss), loss, np.inf)
     if not curves.is_range_test:
-        return np.where(np.isfinite(loss[..., -1]), loss[..., -1], np.inf)
-    smooth = smoothed(loss, max(loss.shape[-1] / 40, 0.5))
-    return np.where(np.isfinite(smooth), smooth, np.inf).min(-1)
+        return loss[..., -1]
+    window = min(max(loss.shape[-1] // 12, 2) // 2 * 2 + 1, loss.shape[-1])
+    return np.median(np.lib.stride_tricks.sliding_window_view(loss, window, -1), -1).min(-1)
 
 
 def _compared(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
