@@ -62,7 +62,7 @@ def static(name: str, value: Any, **bounds: float | None) -> Any:
     """One finite real number that shapes the computation, so that it cannot be traced."""
     if isinstance(value, jax.core.Tracer) or np.ndim(value):
         raise TypeError(f"{name} must be a Python number, got {value!r}.")
-    return number(name, value, **bounds)
+    return np.asarray(number(name, value, **bounds)).item()
 
 
 def flag(name: str, value: T) -> T:
@@ -99,6 +99,6 @@ def function(name: str, value: T) -> T:
 
 def iterable(name: str, value: T) -> T:
     """Something to iterate over."""
-    if not isinstance(value, Iterable) or isinstance(value, str | Mapping):
+    if not np.iterable(value) or isinstance(value, str | Mapping):
         raise TypeError(f"{name} must be an iterable of batches, got {value!r}.")
     return value

@@ -64,6 +64,13 @@ def as_float(value: Any) -> Array:
     return np.asarray(value, real)[()] if is_known(value) else jnp.asarray(value, real)
 
 
+def wide(value: Any) -> Array:
+    """The value as it is, or not narrower than a float32, to calculate with."""
+    if isinstance(value, int | float):
+        return value
+    return np.asarray(value, np.float64)[()] if is_known(value) else as_float(value)
+
+
 def as_jax(value: Array) -> jax.Array:
     """The value as an array of JAX."""
     # A compiled identity is the quickest way there, but is compiled for every shape.

@@ -141,7 +141,8 @@ def with_cooldown(
         [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
     """
     total_steps = _checks.integer("total_steps", total_steps, minimum=1)
-    if _checks.integer("cooldown_steps", cooldown_steps, minimum=1) > total_steps:
+    cooldown_steps = _checks.integer("cooldown_steps", cooldown_steps, minimum=1)
+    if cooldown_steps > total_steps:
         raise ValueError(
             f"cooldown_steps must be at most total_steps, {total_steps}, got {cooldown_steps!r}."
         )
@@ -251,7 +252,7 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
         >>> [float(stretch(linear_decay(1.0, 4), 2)(count)) for count in range(5)]
         [1.0, 1.0, 0.75, 0.75, 0.5]
     """
-    _checks.static("factor", factor, at_least=1e-4, at_most=MAX_COUNT)
+    factor = _checks.static("factor", factor, at_least=1e-4, at_most=MAX_COUNT)
     ratio = Fraction(float(factor)).limit_denominator(math.isqrt(int(2**30 / factor)) or 1)
     return partial(
         _stretch,

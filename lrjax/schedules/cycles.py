@@ -247,13 +247,13 @@ def warm_restarts(
         arXiv 1608.03983.
     """
     cycle_steps = _checks.integer("cycle_steps", cycle_steps, minimum=1)
-    _checks.integer("warmup_steps", warmup_steps)
+    warmup_steps = _checks.integer("warmup_steps", warmup_steps)
     if warmup_steps >= cycle_steps:
         raise ValueError(
             f"warmup_steps must be less than cycle_steps, {cycle_steps}, got {warmup_steps!r}."
         )
     if num_cycles is not None:
-        _checks.integer("num_cycles", num_cycles, minimum=1)
+        num_cycles = _checks.integer("num_cycles", num_cycles, minimum=1)
     return partial(
         _warm_restarts,
         peak_value=_checks.number("peak_value", peak_value),
@@ -271,7 +271,7 @@ def _warm_restarts(
     count, peak_value, cycle_steps, cycle_mult, end_value, peak_decay, warmup_steps, num_cycles
 ):
     cycle = _numerics.locate(count, cycle_steps, cycle_mult, num_cycles)
-    xp = _numerics.namespace(count, peak_value, peak_decay)
+    xp = _numerics.namespace(count, peak_value, end_value, peak_decay)
     peak = _numerics.as_float(peak_value) * _numerics.power(peak_decay, cycle.number)
     rise = _numerics.as_float(0)
     if warmup_steps:

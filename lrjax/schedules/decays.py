@@ -81,7 +81,7 @@ def cosine_decay(
 
 
 def _fall(init_value, end_value, decay_steps, shape):
-    _checks.integer("decay_steps", decay_steps, minimum=1)
+    decay_steps = _checks.integer("decay_steps", decay_steps, minimum=1)
     return interpolate(init_value, end_value, decay_steps, shape=shape)
 
 

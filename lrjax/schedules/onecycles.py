@@ -66,7 +66,8 @@ def onecycle(
 
 @_numerics.closed_form
 def _onecycle(count, peak_value, div_factor, final_div_factor, three_phase, **phases):
-    initial = peak_value / div_factor
+    initial = _numerics.wide(peak_value) / _numerics.wide(div_factor)
+    final_div_factor = _numerics.wide(final_div_factor)
     values = (initial, peak_value, *([initial] if three_phase else []), initial / final_div_factor)
     return _phases(count, values, **phases)
 
@@ -182,7 +183,9 @@ def smith_onecycle(
         values=(base_value, _checks.number("peak_value", peak_value), 0.0),
         cycle_steps=_cycle_steps(total_steps, cycle_steps),
         final_value=(
-            base_value / 1000 if final_value is None else _checks.number("final_value", final_value)
+            _numerics.wide(base_value) / 1000
+            if final_value is None
+            else _checks.number("final_value", final_value)
         ),
     )
 
@@ -230,7 +233,8 @@ def _cycle_steps(total_steps: int, cycle_steps: int | None) -> int:
     total_steps = _checks.integer("total_steps", total_steps, minimum=1)
     if cycle_steps is None:
         return max(round(0.9 * total_steps), 1)
-    if _checks.integer("cycle_steps", cycle_steps, minimum=1) > total_steps:
+    cycle_steps = _checks.integer("cycle_steps", cycle_steps, minimum=1)
+    if cycle_steps > total_steps:
         raise ValueError(
             f"cycle_steps must be at most total_steps, {total_steps}, got {cycle_steps!r}."
         )

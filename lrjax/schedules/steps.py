@@ -88,8 +88,9 @@ def multistep_decay(
 
 @_numerics.closed_form
 def _multistep_decay(count, init_value, milestones, gamma):
-    init_value, gamma = _numerics.as_float(init_value), _numerics.as_float(gamma)
-    values = [init_value * gamma**passed for passed in range(len(milestones) + 1)]
+    init_value, gamma = _numerics.wide(init_value), _numerics.wide(gamma)
+    powers = [gamma**passed for passed in range(len(milestones) + 1)]
+    values = [_numerics.as_float(init_value * power) for power in powers]
     return _values_from(count, values, milestones)
 
 

@@ -172,7 +172,7 @@ def wsd(
         peak_value: value of the stable phase.
         warmup_steps: updates of the linear rise from 0; 0 for none.
         stable_steps: updates at the peak; 0 for none.
-        decay_steps: updates of the fall; 0 for none.
+        decay_steps: updates of the fall; 0 for none, so that the peak is held.
         end_value: value that is reached after all three, and held.
         decay: the shape of the fall.
 
@@ -196,12 +196,10 @@ def wsd(
     _checks.number("end_value", end_value)
     _checks.one_of("decay", decay, _numerics.SHAPES)
     lengths = {
-        "warmup_steps": warmup_steps,
-        "stable_steps": stable_steps,
-        "decay_steps": decay_steps,
+        "warmup_steps": _checks.integer("warmup_steps", warmup_steps),
+        "stable_steps": _checks.integer("stable_steps", stable_steps),
+        "decay_steps": _checks.integer("decay_steps", decay_steps),
     }
-    for name, steps in lengths.items():
-        _checks.integer(name, steps)
     _checks.integer("warmup_steps + stable_steps + decay_steps", sum(lengths.values()), minimum=1)
     return partial(_wsd, peak_value=peak_value, **lengths, end_value=end_value, decay=decay)
 

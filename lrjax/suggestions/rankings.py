@@ -72,9 +72,10 @@ def rank(curves: Curves) -> Ranking:
 
     What counts is the evaluation loss where there is one, else the training loss, and of other
     sweeps than range tests the last. Of a range test, whose rate rises, it takes 10 evaluations
-    to count, and the lowest running median of a twelfth of the curve, or three points, which
-    neither an odd batch moves nor how far up the loss went later. Lanes of one seed see the same batches from the same start, so lanes are compared seed
-    by seed: with the differences :math:`d_s` to the lane of the lowest mean, over S seeds,
+    to count, and the lowest running median of a twelfth of the curve, or of three points, which
+    neither an odd batch moves nor how far up the loss went later. Lanes of one seed see the same
+    batches from the same start, so lanes are compared seed by seed: with the differences
+    :math:`d_s` to the lane of the lowest mean, over S seeds,
 
     .. math:: \mathrm{noise} = \mathrm{std}(d) / \sqrt{S}
 

@@ -153,10 +153,13 @@ def _places(opt_state: Any) -> dict[str, tuple[int, str]]:
             "opt_state must hold hyperparameters, got the state of an optimizer that was made "
             "without lrjax.inject or optax.inject_hyperparams."
         )
-    total, seen, places = Counter(name for name, _ in found), Counter[str](), {}
+    total = Counter(name for name, _ in found)
+    places: dict[str, tuple[int, str]] = {}
     for name, place in found:
-        places[f"{name}/{seen[name]}" if total[name] > 1 else name] = place
-        seen[name] += 1
+        numbered = (f"{name}/{k}" for k in itertools.count())
+        # A pattern may be a number, too.
+        free = (label for label in numbered if label not in total and label not in places)
+        places[next(free) if total[name] > 1 else name] = place
     return places
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +101,13 @@ def _init(injection: Injection, params: Any) -> optax.InjectStatefulHyperparamsS
     )
 
 
+def injects(update: Callable) -> Callable:
+    """Mark an update whose state holds hyperparameters as that of `inject` does."""
+    update.injects = True  # type: ignore[attr-defined]
+    return update
+
+
+@injects
 def _update(injection: Injection, updates: Any, state: Any, params: Any = None, **extra_args: Any):
     hyperparams = state.hyperparams | _scheduled(injection, state.count)
     transform = optax.with_extra_args_support(_build(injection, hyperparams))
@@ -127,10 +134,18 @@ def _returns_injected(injection: Injection) -> bool:
     answers = []
 
     def ask():
-        built = _build(injection, _initial(injection))
+        hyperparams = _initial(injection)
+        try:
+            built = _build(injection, hyperparams)
+        except jax.errors.JAXTypeError as error:
+            raise TypeError(
+                f"factory must take traced values of {', '.join(hyperparams)}, got "
+                f"{injection.factory!r}, which asks what one is: fix that with "
+                "functools.partial(factory, name=value)."
+            ) from error
         if not (hasattr(built, "init") and hasattr(built, "update")):
             raise TypeError(f"factory must return a gradient transformation, got {built!r}.")
-        answers.append(isinstance(built.update, partial) and built.update.func is _update)
+        answers.append(getattr(getattr(built.update, "func", None), "injects", False))
 
     jax.eval_shape(ask)  # from shapes alone: nothing runs on a device before `init`
     return answers[0]
@@ -204,12 +219,16 @@ def _is_hyperparameter(value: Any, parameter: inspect.Parameter | None) -> bool:
     if jnp.issubdtype(dtype, jnp.floating):
         return True
     counted = parameter is not None and (
-        type(parameter.default) is int or parameter.annotation in _INTEGER
+        type(parameter.default) is int or _is_integer(parameter.annotation)
     )
     return jnp.issubdtype(dtype, jnp.integer) and jnp.ndim(value) == 0 and not counted
 
 
-_INTEGER = (int, int | None, "int", "int | None", "Optional[int]")
+def _is_integer(annotation: Any) -> bool:
+    """Whether a signature asks for an integer, or for one among other things, but for no float."""
+    kinds = get_args(annotation)
+    written = annotation in (int, "int", "int | None", "Optional[int]")
+    return written or (int in kinds and float not in kinds)
 
 
 def as_hyperparameter(value: ArrayLike) -> jax.Array:

@@ -84,7 +84,9 @@ def _unless_zero(name: str, value: Hyperparam) -> Hyperparam | None:
 
 
 def _mask(mask: Any) -> Any:
-    if not callable(mask) and not all(isinstance(leaf, bool) for leaf in jax.tree.leaves(mask)):
+    if not callable(mask) and not all(
+        isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask)
+    ):
         raise TypeError(f"mask must be a tree of bools or a function to one, got {mask!r}.")
     return mask
 
@@ -191,10 +193,11 @@ def cyclical_sgd(
     if mode == "exp_range":
         cycle = functools.partial(cycle, gamma=gamma)
     learning_rate = cycle(base_value, peak_value, steps_up, steps_down)
-    if not isinstance(momentum, tuple | list):
-        return sgd(learning_rate, momentum, **options)
-    smallest, largest = _pair("momentum", momentum)
-    return sgd(learning_rate, cycle(largest, smallest, steps_up, steps_down), **options)
+
+    def falling_first(smallest, largest):
+        return cycle(largest, smallest, steps_up, steps_down)
+
+    return sgd(learning_rate, _cycled("momentum", momentum, falling_first), **options)
 
 
 _CYCLES: dict[str, Callable[..., Schedule]] = {
@@ -202,6 +205,13 @@ _CYCLES: dict[str, Callable[..., Schedule]] = {
     "triangular2": triangular2,
     "exp_range": exp_range,
 }
+
+
+def _cycled(name: str, momentum: Any, cycle: Callable[..., Schedule]) -> Hyperparam:
+    """The cycle of a pair, from the smallest momentum and the largest; else the momentum itself."""
+    if isinstance(momentum, tuple | list) or (not callable(momentum) and np.ndim(momentum) > 0):
+        return cycle(*_pair(name, momentum))
+    return momentum
 
 
 def _pair(name: str, value: Sequence[ArrayLike]) -> tuple[ArrayLike, ArrayLike]:
@@ -259,7 +269,7 @@ def onecycle_sgd(
     """
     return sgd(
         onecycle(peak_value, total_steps, **cycle),
-        _cycled("momentum", momentum, total_steps, **cycle),
+        _onecycled("momentum", momentum, total_steps, **cycle),
         nesterov=nesterov,
         weight_decay=weight_decay,
         decoupled=decoupled,
@@ -309,7 +319,7 @@ def onecycle_adamw(
     """
     return adamw(
         onecycle(peak_value, total_steps, **cycle),
-        _cycled("b1", b1, total_steps, **cycle),
+        _onecycled("b1", b1, total_steps, **cycle),
         b2,
         eps,
         weight_decay=weight_decay,
@@ -317,10 +327,11 @@ def onecycle_adamw(
     )
 
 
-def _cycled(name, momentum, total_steps, *, div_factor=None, final_div_factor=None, **cycle):
+def _onecycled(name, momentum, total_steps, *, div_factor=None, final_div_factor=None, **cycle):
     """The momentum's side of a 1cycle, which has no use for the rate's two factors."""
     del div_factor, final_div_factor
-    if not isinstance(momentum, tuple | list):
-        return momentum
-    smallest, largest = _pair(name, momentum)
-    return onecycle_momentum(total_steps, base_value=smallest, max_value=largest, **cycle)
+
+    def rising_last(smallest, largest):
+        return onecycle_momentum(total_steps, base_value=smallest, max_value=largest, **cycle)
+
+    return _cycled(name, momentum, rising_last)

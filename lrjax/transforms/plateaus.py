@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks
-from lrjax.transforms.injection import Transform, as_hyperparameter, cast_like
+from lrjax.transforms.injection import Transform, as_hyperparameter, cast_like, injects
 
 __all__ = ["plateau"]
 
@@ -136,6 +136,7 @@ def _init(params: Any) -> optax.InjectStatefulHyperparamsState:
     )
 
 
+@injects
 def _update(
     rule: Rule, updates: Any, state: Any, params: Any = None, *, value: ArrayLike, **_: Any
 ):
