@@ -98,7 +98,8 @@ def function(name: str, value: T) -> T:
 
 
 def iterable(name: str, value: T) -> T:
-    """Something to iterate over."""
-    if not np.iterable(value) or isinstance(value, str | Mapping):
+    """Something to iterate over, told without beginning to."""
+    able = isinstance(value, Iterable) or hasattr(value, "__getitem__")
+    if not able or isinstance(value, str | Mapping):
         raise TypeError(f"{name} must be an iterable of batches, got {value!r}.")
     return value

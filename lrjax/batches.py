@@ -169,7 +169,7 @@ def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> Stre
     """Batches from whatever a program iterates over, read by a thread while the device computes.
 
     A sweep reads a stream once for all its lanes, in order. A list, or a loader, is begun again
-    when it ends, each time without a last batch that is shorter; a generator, or another iterator,
+    when it ends, each time without shorter batches at its end; a generator, or another iterator,
     that ends before the last step is an error, for it cannot begin again. An iterable that is
     given to a sweep as it is, is read in the same way.
 
@@ -338,6 +338,8 @@ def _length(iterable: Any) -> int | None:
 
 
 def _ended(count: int, total: int) -> ValueError:
+    if count == 0:
+        return ValueError(f"batches must last for the {total} that the steps take, got none.")
     return ValueError(
         f"batches must last for the {total} that the steps take, got {count} "
         "(an iterator cannot begin again; give the list or the loader itself, or a generator with "
@@ -348,21 +350,22 @@ def _ended(count: int, total: int) -> ValueError:
 def _alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
     """The first `total` batches, which must all look like the first.
 
-    What is no iterator is read again and again, each time without a last batch of another length.
+    What is no iterator is read again and again, each time without shorter batches at its end.
     """
     again = not isinstance(batches, Iterator)
     count, first = 0, None
     while True:
-        begun, odd = count, None
+        begun, short = count, None
         for batch in _copies(batches, count):
             first = batch if count == 0 else first
-            if odd is None and again and _differ_in_length_only(batch, first):
-                odd = batch
+            if again and _is_shorter(batch, first):
+                short = batch if short is None else short
                 continue
-            if odd is not None or not _same(_look(batch), _look(first)):
+            if short is not None or not _same(_look(batch), _look(first)):
                 raise ValueError(
                     f"batches must all look like the first, {_look(first)}, "
-                    f"got {_look(batch if odd is None else odd)} as number {count}."
+                    f"got {_look(batch if short is None else short)} as number {count}; only at "
+                    "the end of a list or a loader are shorter ones left out."
                 )
             yield batch
             count += 1
@@ -374,9 +377,10 @@ def _alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
 
 def _copies(batches: Iterable[Any], number: int) -> Iterator[Any]:
     """Copies, because their memory may be used again, of batches from some number on."""
-    iterator = iter(batches)
+    iterator = None
     while True:
         try:
+            iterator = iter(batches) if iterator is None else iterator
             batch = jax.tree.map(np.array, next(iterator))
         except StopIteration:
             return
@@ -397,9 +401,14 @@ def _same(look: Any, other: Any) -> bool:
     return jax.tree.flatten(look) == jax.tree.flatten(other)
 
 
-def _differ_in_length_only(batch: Any, other: Any) -> bool:
-    same = _same(_look(batch), _look(other))
-    return not same and _same(_look(batch, first_axis=1), _look(other, first_axis=1))
+def _is_shorter(batch: Any, other: Any) -> bool:
+    """Whether a batch has fewer samples than another, and differs in nothing else."""
+    if not _same(_look(batch, first_axis=1), _look(other, first_axis=1)):
+        return False
+    pairs = zip(jax.tree.leaves(batch), jax.tree.leaves(other), strict=True)
+    return all(a.shape[:1] < b.shape[:1] for a, b in pairs if b.ndim) and any(
+        b.ndim for b in jax.tree.leaves(other)
+    )
 
 
 PATIENCE = 1.0  # seconds for a stream to give its current batch before it is left behind
@@ -467,7 +476,7 @@ def evaluation_groups(batches: Any) -> tuple[Group, ...]:
 
         parts = [(slice(0, rows), batches.batch_size), (slice(rows, None), batches.size - rows)]
         return tuple(Group(stacked(part, size), float(size)) for part, size in parts if size)
-    read = [jax.tree.map(np.asarray, batch) for batch in _checks.iterable("eval_batches", batches)]
+    read = _read(_checks.iterable("eval_batches", batches))
     if not read:
         raise ValueError("eval_batches must hold at least one batch, got none.")
     alike = itertools.groupby(read, key=describe)
@@ -476,7 +485,13 @@ def evaluation_groups(batches: Any) -> tuple[Group, ...]:
 
 def reread(batches: Any) -> Any:
     """What may be read as often as one likes: an iterator's batches as a list, else the same."""
-    return list(batches) if isinstance(batches, Iterator) else batches
+    source = batches.iterable if isinstance(batches, StreamBatches) else batches
+    return _read(source) if isinstance(source, Iterator) else batches
+
+
+def _read(batches: Iterable[Any]) -> list[Any]:
+    """Copies of all batches, because their memory may be used again."""
+    return [jax.tree.map(np.array, batch) for batch in batches]
 
 
 def _samples(batch: Any) -> float:

@@ -88,6 +88,12 @@ CONVOLUTIONS = {
         (3, 3, 1, 6),
         {"feature_group_count": 3, "window_strides": (2, 1)},
     ),
+    "many groups": ((2, 4, 5, 80), (3, 2, 2, 80), {"feature_group_count": 40}),
+    "depthwise, cut off": (
+        (2, 7, 6, 3),
+        (2, 3, 1, 6),
+        {"feature_group_count": 3, "padding": [(-1, 2), (1, -1)], "rhs_dilation": (2, 1)},
+    ),
     "1-d": ((2, 9, 3), (4, 3, 5), {"window_strides": (2,), "padding": [(1, 2)]}),
     "1-d transposed": ((2, 5, 3), (4, 3, 5), {"lhs_dilation": (2,), "padding": [(2, 3)]}),
     "3-d": (
@@ -225,6 +231,35 @@ def test_precision_and_types():
     with jax.enable_x64(True):
         exact = [array.astype(jnp.float64) for array in (x, kernel)]
         assert_same(function, *exact, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cache", [1, planes.CACHE])
+@pytest.mark.parametrize("groups", [1, 8], ids=["dense", "depthwise"])
+def test_kernels_have_the_gradients_of_wide_sums(groups, cache):
+    """A sum over all pixels, of which bfloat16 would keep two digits, or one."""
+    shape, kernel_shape = (8, 16, 16, 8), (3, 3, 8 // groups, 8)
+    half = [normal(k, s, jnp.bfloat16) for k, s in enumerate([shape, kernel_shape])]
+    weights = normal(2, shape)
+
+    def loss(x, kernel):
+        function = convolution(shape, padding="SAME", feature_group_count=groups)
+        return (function(x, kernel).astype(jnp.float32) * weights).sum()
+
+    expected = jax.grad(loss, 1)(*(array.astype(jnp.float32) for array in half))
+    with mock.patch.object(planes, "CACHE", cache):
+        found = jax.grad(rewrite(loss), 1)(*half).astype(jnp.float32)
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+
+
+def test_a_depthwise_layer_keeps_its_input_and_no_more():
+    x, kernels = normal(0, (4, 16, 16, 8)), normal(1, (3, 5, 5, 1, 8))
+    convolve = convolution(x.shape, padding="SAME", feature_group_count=8)
+
+    def loss(kernels):
+        return functools.reduce(convolve, kernels, x).sum()
+
+    _, back = jax.vjp(rewrite(loss), kernels)
+    assert sum(leaf.size for leaf in jax.tree.leaves(back)) < 4 * x.size
 
 
 @st.composite
@@ -417,6 +452,14 @@ def test_pooled_convolutions_equal_the_plain_ones(name, large):
         assert_same(function, x, kernel)
         program = str(jax.make_jaxpr(rewrite(function))(x, kernel))
     assert ("pooled_convolution" in program) == chained
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_pool_larger_than_what_it_pools(size):
+    def nothing(x, kernel):
+        return pooled(nn.relu(convolution(x.shape)(x, kernel)), (size, size)).sum()
+
+    assert_same(nothing, normal(0, (4, 3, 3, 3)), normal(1, (3, 3, 3, 8)))
 
 
 @pytest.mark.parametrize("shape", [(4, 9, 3), (4, 6, 5, 4, 3)], ids=["1-d", "3-d"])

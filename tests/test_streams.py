@@ -12,7 +12,7 @@ import pytest
 from helpers import network, network_init, network_loss
 
 import lrjax
-from lrjax.batches import evaluation_groups, reader
+from lrjax.batches import evaluation_groups, reader, reread
 
 TASK, DATA = network()
 BATCHES = lrjax.array_batches(DATA, 16)
@@ -129,6 +129,23 @@ def first_four(batch):
     return jax.tree.map(lambda array: array[:4], batch)
 
 
+def longer(batch):
+    return jax.tree.map(lambda array: np.concatenate([array, array[:8]]), batch)
+
+
+class Failing:
+    """A loader that cannot begin again."""
+
+    def __init__(self, passes):
+        self.batches = LISTED[:passes]
+
+    def __iter__(self):
+        if not self.batches:
+            raise OSError("no disk")
+        batches, self.batches = self.batches, []
+        return iter(batches)
+
+
 class Once(list):
     """What can be read once, though it is no iterator."""
 
@@ -147,8 +164,11 @@ BAD_STREAMS = [
         "last for the 20 that the steps take, got 7 .*yield from",
         lambda: iter(LISTED[:7]),
     ),
-    (ValueError, "last for the 20 that the steps take, got 0", lambda: iter(())),
-    (ValueError, "last for the 20 that the steps take, got 0", list),
+    (ValueError, "last for the 20 that the steps take, got none", lambda: iter(())),
+    (ValueError, "last for the 20 that the steps take, got none", list),
+    (ValueError, r"got .*\[24, 5\].* as number 3", lambda: [*LISTED[:3], longer(LISTED[3])]),
+    (ValueError, "float32.* as number 1", lambda: [np.float32(1), np.ones(3, np.float32)]),
+    (RuntimeError, "batches raised at number 7: OSError: no disk", lambda: Failing(7)),
     (ValueError, "last for the 20 that the steps take, got 7", lambda: Once(LISTED[:7])),
     (
         ValueError,
@@ -191,7 +211,10 @@ def shuffled(tail):
     return Loader()
 
 
-@pytest.mark.parametrize("tail", [[], [first_four(LISTED[9])]], ids=["whole", "short tail"])
+TAILS = {"whole": [], "short": [first_four(LISTED[9])], "of workers": [first_four(LISTED[9])] * 2}
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
 @pytest.mark.parametrize("wrap", [lrjax.stream_batches, lambda iterable: iterable])
 def test_a_loader_is_begun_again_when_it_ends(tail, wrap):
     loader = shuffled(tail)
@@ -202,6 +225,18 @@ def test_a_loader_is_begun_again_when_it_ends(tail, wrap):
         stacked = np.stack([batch[k] for batch in expected])
         np.testing.assert_array_equal(np.concatenate([each[k] for each in got]), stacked)
     assert loader.passes == 3
+
+
+class Numbered:
+    """What a `for` loop goes through by numbers."""
+
+    def __getitem__(self, k):
+        return LISTED[:7][k]
+
+
+def test_a_sequence_needs_no_iterator():
+    got = np.concatenate([source.batches[1] for source in read_all(Numbered(), 20, 4)])
+    np.testing.assert_array_equal(got, [LISTED[k % 7][1] for k in range(20)])
 
 
 def test_a_list_of_one_batch_is_enough():
@@ -260,6 +295,29 @@ def test_an_interrupt_reaches_who_waits_for_a_stream_that_stalls(monkeypatch):
     answered.set()
     until(lambda: not threads())
     interrupt.join()
+
+
+def overwritten(batches):
+    """Batches in one and the same memory."""
+    buffer = jax.tree.map(np.empty_like, batches[0])
+    for batch in batches:
+        jax.tree.map(np.copyto, buffer, batch)
+        yield buffer
+
+
+def test_a_stream_to_evaluate_on_may_reuse_its_memory():
+    expected = evaluation_groups(LISTED[:3])
+    for read in (lambda batches: batches, reread):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            evaluation_groups(read(lrjax.stream_batches(overwritten(LISTED[:3])))),
+            expected,
+        )
+
+
+def test_a_stream_around_an_iterator_can_be_read_again():
+    batches = reread(lrjax.stream_batches(batch for batch in LISTED[:3]))
+    assert [len(list(batches)) for _ in range(2)] == [3, 3]
 
 
 def test_a_stream_of_finite_length_is_evaluated_on():

@@ -75,7 +75,7 @@ def chains(jaxpr: Jaxpr, rule: Callable[[JaxprEqn], Callable | None]) -> list[Ch
 def _chain(pool, makers, rule) -> Chain | None:
     """The chain that ends in a pooling, if there is one."""
     window = pools.window(**pool.params)
-    if window is None or not window.disjoint or window.size[0] > 1:
+    if rule(pool) is None or window is None or not window.disjoint or window.size[0] > 1:
         return None
     steps: list[Step] = []
     maker = makers.get(pool.invars[0])

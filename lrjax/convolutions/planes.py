@@ -13,8 +13,6 @@ from jax import lax
 
 from lrjax.convolutions.windows import MAX_TAPS, Window, only, pad, put_back, taps
 
-MAX_GROUPS = 32  # each is a convolution of its own
-
 # Below, `x` is [samples, *space, channels] and a kernel [*space, inputs, outputs].
 
 
@@ -66,9 +64,8 @@ def rule(
     out_sharding=None,
 ) -> Callable | None:
     """A convolution of any layout, over any number of axes, with any gaps and groups."""
-    inputs, *space = (kernel[axis] for axis in dimension_numbers.rhs_spec[1:])
-    many = feature_group_count > MAX_GROUPS and inputs > 1
-    if math.prod(space) > MAX_TAPS or many or batch_group_count > 1 or out_sharding:
+    space = [kernel[axis] for axis in dimension_numbers.rhs_spec[2:]]
+    if math.prod(space) > MAX_TAPS or batch_group_count > 1 or out_sharding:
         return None
     return functools.partial(
         _any_layout,
@@ -105,20 +102,66 @@ def _grouped(x, kernel, groups, geometry):
         return _spatial(x, kernel, geometry)
     if kernel.shape[-2] == 1:
         return _depthwise(x, kernel, geometry)
-    parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-    return jnp.concatenate([_spatial(*part, geometry) for part in parts], -1)
+
+    def first(array):
+        """The groups along a new first axis."""
+        return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, -1), -2, 0)
+
+    out = lax.map(lambda part: _spatial(part[0], part[1], geometry), (first(x), first(kernel)))
+    return jnp.moveaxis(out, 0, -2).reshape(*out.shape[1:-1], -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x, kernel, geometry):
     """Of channels that do not mix, each with some outputs: sums over elementwise products."""
-    *space, _, outputs = kernel.shape
-    seen = taps(x, geometry.window(tuple(space)))
-    kernel = kernel.reshape(-1, *(1,) * (x.ndim - 1), x.shape[-1], outputs // x.shape[-1])
-    out = sum(
-        (tap[..., None] * weight for tap, weight in zip(seen, kernel, strict=True)),
-        start=jnp.zeros((), x.dtype),
-    )
-    return out.reshape(*out.shape[:-2], outputs).astype(geometry.dtype or x.dtype)
+    weights, wide = _weights(x, kernel), sums(x.dtype)
+
+    def outputs(x):
+        seen = taps(x, geometry.window(kernel.shape[:-2]))
+        return sum(
+            (tap[..., None].astype(wide) * w for tap, w in zip(seen, weights, strict=True)),
+            start=jnp.zeros((), wide),
+        )
+
+    out = lax.map(outputs, split(x, _depthwise_parts(x, kernel)))
+    return out.reshape(-1, *out.shape[2:-2], kernel.shape[-1]).astype(geometry.dtype or x.dtype)
+
+
+def _depthwise_parts(x, kernel):
+    """How many parts of the samples, what every place of the kernel sees of them beside them."""
+    return parts(len(x), _bytes(x) * math.prod(kernel.shape[:-2]))
+
+
+def _weights(x, kernel):
+    """For each place in the kernel what multiplies a channel, [channels, outputs of each]."""
+    shape = *(1,) * (x.ndim - 1), x.shape[-1], kernel.shape[-1] // x.shape[-1]
+    return kernel.astype(sums(kernel.dtype)).reshape(-1, *shape)
+
+
+def _depthwise_forward(x, kernel, geometry):
+    # Autodiff would keep what every place of the kernel saw.
+    return _depthwise(x, kernel, geometry), (x, kernel)
+
+
+def _depthwise_backward(geometry, saved, grad):
+    x, kernel = saved
+    weights, wide = _weights(x, kernel), sums(x.dtype)
+    window = geometry.window(kernel.shape[:-2])
+    grad = grad.reshape(*grad.shape[:-1], x.shape[-1], -1)
+
+    def add(total, part):
+        x, grad = (array.astype(wide) for array in part)
+        products = [(tap[..., None] * grad).sum(range(x.ndim - 1)) for tap in taps(x, window)]
+        x_grad = put_back([(grad * weight).sum(-1) for weight in weights], x.shape, window)
+        return total + jnp.stack(products), x_grad
+
+    count = _depthwise_parts(x, kernel)
+    total = jnp.zeros((len(weights), *grad.shape[-2:]), wide)
+    total, x_grad = lax.scan(add, total, (split(x, count), split(grad, count)))
+    return x_grad.reshape(x.shape).astype(x.dtype), total.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _spatial(x, kernel, geometry):
