@@ -43,6 +43,7 @@ def run_range_test(options: argparse.Namespace) -> int:
     """`lrjax range-test`."""
     _use_cache(options)
     arguments, method = _arguments(options), _method(options)
+    _check_options(method)
     with contextlib.redirect_stdout(sys.stderr):  # what the task prints is no result
         problem = load_problem(options.task)
         for folder in (options.out, (options.report or options.out).parent):
@@ -220,6 +221,13 @@ def _method(options: argparse.Namespace) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             method[name] = value
     return method
+
+
+def _check_options(method: dict[str, Any]) -> None:
+    """Refuse an option's value before a test that may take long; only that shows its metrics."""
+    rates = np.geomspace(1e-4, 1, 50)
+    example = Curves(learning_rate=rates, loss=1 / (1 + 100 * rates) + rates)
+    suggest(example, **{name: value for name, value in method.items() if name != "metric"})
 
 
 def _load(path: Path) -> Curves:

@@ -96,7 +96,7 @@ def verdict(curves: Curves, suggestion: Suggestion) -> str:
     lane = {name: chosen[name] for name in curves.axes if name != "seed"}
     text = f"Learning rate {chosen['learning_rate']:.3g}"
     text += "".join(f", {spoken(name)} {value:g}" for name, value in lane.items())
-    doubt = "" if chosen["significant"] else " (the seeds cannot tell it from other lanes)"
+    doubt = "" if chosen["significant"] else " (which may be chance: the seeds cannot tell)"
     return text + doubt
 
 

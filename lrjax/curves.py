@@ -8,6 +8,7 @@ import math
 import os
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,7 +80,7 @@ class Curves:
         if self.steps_done is None:
             object.__setattr__(self, "steps_done", np.int32(self.loss.shape[-1]))
         if self.diverged_at is None:
-            bad = ~np.isfinite(self.loss)
+            bad = ~np.isfinite(self.loss[..., : int(self.steps_done)])
             first = np.where(bad.any(-1), bad.argmax(-1), self.loss.shape[-1])
             object.__setattr__(self, "diverged_at", first.astype(np.int32))
         self._check_shapes()
@@ -311,7 +312,7 @@ class Curves:
                 for name, keys in header["order"].items():
                     fields[name] = {key: file[f"{name}/{key}"] for key in keys}
             return cls(**fields)
-        except (ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise ValueError(
                 f"path must name a file that Curves.save wrote, got {os.fspath(path)!r}."
             ) from error
@@ -320,7 +321,7 @@ class Curves:
         """An `xarray.Dataset` with the same names and coordinates.
 
         What is told of every update and is an axis too, as where lanes differ in the rate, is
-        named `learning_rate_told` or `momentum_told`.
+        named `learning_rate_told` or `momentum_told`; a metric whose name is taken, `metric_…`.
 
         Raises:
             ImportError: if xarray is not installed.
@@ -340,12 +341,14 @@ class Curves:
                 taken = name in self.axes or name in self.lanes
                 variables[f"{name}_told" if taken else name] = named(array, "step")
         variables["eval_loss"] = named(self.eval_loss, "eval_step")
-        variables |= {name: named(array, "step") for name, array in self.metrics.items()}
-        for name, array in self.eval_metrics.items():
-            variables[f"eval_{name}"] = named(array, "eval_step")
-        for name, array in self.lanes.items():
-            variables[name] = (("lane",), array)
         coordinates = {**self.axes, "step": np.arange(self.steps), "eval_step": self.eval_steps}
+        for name, array in self.lanes.items():
+            variables[name] = (("lane",) if "lane" in self.axes else (), array)
+        measured = {name: named(array, "step") for name, array in self.metrics.items()}
+        for name, array in self.eval_metrics.items():
+            measured[f"eval_{name}"] = named(array, "eval_step")
+        used = variables.keys() | coordinates.keys()
+        variables |= {f"metric_{name}" if name in used else name: a for name, a in measured.items()}
         return xarray.Dataset(variables, coordinates)
 
     def __repr__(self) -> str:
@@ -438,6 +441,12 @@ def _measured(values: Any) -> np.ndarray:
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float32)
 
 
+# What NumPy raises of files that are damaged or not its own.
+UNREADABLE = (
+    *(ValueError, TypeError, LookupError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
 KINDS: dict[str, Callable[[Any], np.ndarray]] = {
     **dict.fromkeys(("axes", "lanes"), np.asarray),
     **dict.fromkeys(("eval_steps", "diverged_at", "steps_done"), _counted),
@@ -466,7 +475,7 @@ def smoothed(array: np.ndarray, width: float) -> np.ndarray:
         weight = np.convolve(finite.astype(np.float64), kernel)[reach : reach + steps]
         return np.divide(total, weight, out=np.full(steps, np.nan), where=finite)
 
-    return np.apply_along_axis(average, -1, array.astype(np.float64)).astype(array.dtype)
+    return np.apply_along_axis(average, -1, np.asarray(array, np.float64)).astype(array.dtype)
 
 
 def _best(values: np.ndarray) -> tuple[int, float]:

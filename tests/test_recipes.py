@@ -75,8 +75,8 @@ def test_it_says_what_it_did_and_why(found):
         "The lowest evaluation loss is",
     ):
         assert expected in text
-    told = re.findall(r"(\d+) lanes \(2 seeds each\) of (\d+) updates", text)
-    assert sum(int(lanes) * int(updates) for lanes, updates in told) == found.updates
+    told = re.findall(r"(\d+) lanes x 2 seeds, (\d+) updates each", text)
+    assert sum(2 * int(lanes) * int(updates) for lanes, updates in told) == found.updates
     assert all(f"Weak: {doubt}" in text for doubt in found.doubts)
     assert repr(found).startswith("Recipe(1cycle over 80 updates")
 

@@ -194,6 +194,8 @@ def _is_geometric(rates: np.ndarray) -> bool:
 
 
 def _draw_lane(ax: Any, line: Lines, **style: Any) -> None:
+    if np.isfinite(line.mean).sum() == 1:
+        style["marker"] = "o"  # a line through one point shows nothing
     ax.plot(line.x, line.mean, **style)
     color = style["color"]
     if (line.deviation > 0).any():

@@ -54,14 +54,15 @@ def plot_recipe(recipe: Recipe, *, axes: Sequence[Any] | None = None) -> list[An
         import matplotlib.pyplot as plt
 
         axes = _subplots(plt.figure(figsize=_size(count), layout="constrained"), count)
-    elif len(axes) != count:
-        raise ValueError(f"axes must be {count}, one per stage and plan, got {len(axes)}.")
-    for ax, (stage, curves) in zip(axes, recipe.evidence.items(), strict=False):
+    flat = np.ravel(np.asarray(axes, object))
+    if len(flat) != count:
+        raise ValueError(f"axes must be {count}, one per stage and plan, got {len(flat)}.")
+    for ax, (stage, curves) in zip(flat, recipe.evidence.items(), strict=False):
         _draw_stage(ax, curves, recipe)
         ax.set_title(f"{spoken(stage)}: {ax.get_title()}".removesuffix(": "), fontsize="medium")
     if not recipe.reason:
-        _draw_plan(axes[-1], recipe)
-    return list(axes)
+        _draw_plan(flat[-1], recipe)
+    return list(flat)
 
 
 def recipe_page(recipe: Recipe) -> Any:

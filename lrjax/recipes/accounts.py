@@ -25,8 +25,14 @@ DISAGREEMENT = 0.3  # decades, a factor of two
 
 def done(what: str, curves: Curves) -> str:
     """What was run."""
-    lanes, seeds = curves.diverged_at.size, len(curves.axes["seed"])
-    return f"{what}: {lanes} lanes ({seeds} seeds each) of {curves.steps} updates."
+    seeds, steps, done = len(curves.axes["seed"]), curves.steps, int(curves.steps_done)
+    updates = f"{steps}" if done == steps else f"{done} of {steps}"
+    lanes = f"{_counted(curves.diverged_at.size // seeds, 'lane')} x {_counted(seeds, 'seed')}"
+    return f"{what}: {lanes}, {updates} updates each."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def ranged(curves: Curves, falling: str) -> str:

@@ -110,8 +110,10 @@ def smith_recipe(
         raise ValueError("eval_batches must be data to choose by their loss, got None.")
     if weight_decays is not None:
         weight_decays = _checks.sequence("weight_decays", weight_decays, minimum=1)
+        _checks.number("weight_decays", list(weight_decays), at_least=0)
     if momentums is not None:
         momentums = _checks.sequence("momentums", momentums, minimum=1)
+        _checks.number("momentums", list(momentums), at_least=0, at_most=1)
     for name in options.keys() & SET_BY_STAGES:
         raise TypeError(f"smith_recipe takes no {name}, which its stages set themselves.")
     taken = {

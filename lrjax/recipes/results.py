@@ -59,7 +59,7 @@ class Recipe:
         return sum(curves.loss.size for curves in self.evidence.values())
 
     def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer of the run; `get_hyperparams` reads its rate, momentum and decay.
+        """The optimizer of the run; `get_hyperparams` reads its rate, momentum and decay above 0.
 
         Raises:
             ValueError: if the recipe names no rate.
@@ -98,7 +98,8 @@ class Recipe:
         """Everything as JSON, curves included, which `from_json` reads."""
         fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         fields["evidence"] = {name: _encoded(curves) for name, curves in self.evidence.items()}
-        fields["factory"] = getattr(self.factory, "__name__", repr(self.factory))
+        known = (name for name, factory in FACTORIES.items() if factory is self.factory)
+        fields["factory"] = next(known, repr(self.factory))
         for name, value in fields.items():
             if isinstance(value, float) and not np.isfinite(value):
                 fields[name] = None
@@ -110,7 +111,7 @@ class Recipe:
 
         Args:
             text: the JSON.
-            factory: the optimizer, where it was neither `sgd` nor `adamw`.
+            factory: the optimizer, where it was neither `lrjax.sgd` nor `lrjax.adamw`.
 
         Returns:
             The recipe.
@@ -131,7 +132,7 @@ class Recipe:
             recipe = cls(**fields)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise ValueError(
-                f"text must be what Recipe.to_json wrote, got {text[:60]!r} ({error})."
+                f"text must be what Recipe.to_json wrote, got {str(text)[:60]!r} ({error})."
             ) from error
         if factory is None:
             factory = FACTORIES[_checks.one_of("factory", named, tuple(FACTORIES))]

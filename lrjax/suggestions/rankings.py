@@ -63,6 +63,8 @@ class Ranking:
             "the lowest loss is lower beyond the noise over seeds"
             if self.significant
             else "the seeds cannot tell lanes marked = or * apart"
+            if self.tied.sum() > 1
+            else "a single seed cannot tell whether that is chance"
         )
         return "\n".join([*lines, f"* to take; {verdict}"])
 
