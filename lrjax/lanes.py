@@ -141,18 +141,6 @@ def momentum_name(optimizer: Callable) -> str:
     return "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
 
 
-def with_schedules(optimizer: Callable, hyperparams: Mapping[str, Any]) -> Any:
-    """An optimizer from hyperparameters some of which are schedules."""
-    try:
-        return optimizer(**hyperparams)
-    except TypeError as error:
-        names = ", ".join(name for name, value in hyperparams.items() if callable(value))
-        raise TypeError(
-            f"optimizer must take schedules as {names}, as lrjax.sgd, lrjax.adamw and what "
-            f"lrjax.inject makes do, got {optimizer!r}, which raised {error}."
-        ) from error
-
-
 def _parameters(optimizer: Any) -> Mapping[str, inspect.Parameter]:
     if not callable(optimizer):
         raise TypeError(

@@ -181,7 +181,15 @@ def test_a_reader_that_goes_away_is_no_error():
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--method", "nonsense"], ["--option", "sma=5"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--method", "nonsense"],
+        ["--option", "sma=5"],
+        ["--option", "width=0"],
+        ["--method", "slide", "--option", "trim=no"],
+    ],
+)
 def test_a_bad_method_is_refused_before_the_test(here, monkeypatch, arguments):
     monkeypatch.setattr(
         "lrjax._commands.range_test", lambda *args, **kwargs: pytest.fail("it began")

@@ -80,6 +80,13 @@ def _cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def _flipped(at, path):
+    full_curves().save(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[at] ^= 0xFF
+    path.write_bytes(damaged)
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -88,6 +95,7 @@ def _cut(path):
         functools.partial(_npz, format=np.array('{"lrjax.Curves": 1, "order": {}}')),
         _cut,
         lambda path: path.write_bytes(b""),
+        *(functools.partial(_flipped, at) for at in (40, 318)),
         lambda path: path.write_text("learning_rate,loss"),
         _npy,
     ],
@@ -139,6 +147,11 @@ def test_curves_on_a_device_are_selected_and_averaged():
         lambda curves: curves.mean("seed"),
     ):
         assert_same(change(there), change(here))
+
+
+def test_what_was_not_done_has_not_diverged():
+    curves = lrjax.Curves(learning_rate=[0.1] * 4, loss=[3, 2, 1, np.nan], steps_done=3)
+    assert not curves.diverged
 
 
 def test_what_is_done_of_an_interrupted_sweep():
@@ -239,6 +252,22 @@ def test_xarray_has_the_same_arrays_by_name(lanes):
     ):
         np.testing.assert_array_equal(data[name], np.asarray(array, data[name].dtype))
     np.testing.assert_array_equal(data["loss"].sel(seed=5, step=2), loss[..., 1, 2])
+
+
+def test_xarray_of_one_listed_lane_and_of_metrics_with_taken_names():
+    loss = np.arange(6, dtype=np.float32).reshape(2, 3)
+    curves = lrjax.Curves(
+        axes={"lane": [0, 1]},
+        lanes={"momentum": [0.0, 0.9]},
+        learning_rate=[0.1, 0.2, 0.3],
+        loss=loss,
+        metrics={"learning_rate": loss + 1, "lane": loss + 2},
+    )
+    data = curves.select(lane=1).to_xarray()
+    assert data["momentum"] == 0.9
+    np.testing.assert_array_equal(data["learning_rate"], curves.learning_rate)
+    np.testing.assert_array_equal(data["metric_learning_rate"], loss[1] + 1)
+    np.testing.assert_array_equal(curves.to_xarray()["metric_lane"], loss + 2)
 
 
 RATES = ("learning_rate", "momentum")

@@ -320,6 +320,21 @@ def test_a_recipe_shows_its_stages_and_its_plan():
     assert rate.argmax() == momentum.argmin()
 
 
+def test_a_recipe_takes_axes_in_rows():
+    import matplotlib.pyplot as plt
+
+    axes = plt.subplots(3, 1, squeeze=False)[1]
+    assert lrjax.plot_recipe(recipe(), axes=axes) == axes.ravel().tolist()
+
+
+def test_one_evaluation_is_a_point():
+    curves = lrjax.Curves(
+        learning_rate=[0.1, 0.2], loss=[2.0, 1.0], eval_steps=[2], eval_loss=[1.5]
+    )
+    (line,) = lrjax.plot_curves(curves, "eval_loss").lines
+    assert line.get_marker() == "o"
+
+
 def test_a_recipe_draws_what_its_optimizer_does():
     plan = lrjax.plot_recipe(recipe())[-1].lines[0].get_ydata()
     optimizer = recipe().optimizer()

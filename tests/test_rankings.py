@@ -145,6 +145,19 @@ def test_it_prints_a_table_with_the_best_first():
     assert "lower beyond the noise" in text[-1]
 
 
+def test_a_few_evaluations_do_not_count():
+    curves = lanes([0.4, 0.3])
+    few = make_curves(RATE, curves.loss, eval_steps=[40, 80], eval_loss=curves.loss[..., [70, 79]])
+    assert rank(few).best == {"weight_decay": 1}
+    np.testing.assert_array_equal(rank(few).loss, rank(curves).loss)
+
+
+def test_how_far_up_the_loss_went_plays_no_part():
+    curves = lanes([0.4, 0.3])
+    far = np.where(RATE > 0.5, curves.loss * 1e6, curves.loss)
+    np.testing.assert_allclose(rank(make_curves(RATE, far)).loss, rank(curves).loss)
+
+
 def test_seeds_alone_are_nothing_to_rank():
     with pytest.raises(ValueError, match="lanes besides seeds"):
         rank(make_curves(RATE, np.stack([fall(0.3)] * 2), axes={"seed": np.arange(2)}))

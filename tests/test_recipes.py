@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -90,6 +92,17 @@ def test_json_keeps_everything(found):
     jax.tree.map(np.testing.assert_array_equal, again.evidence, found.evidence)
     assert again.evidence["cycles"].loss.dtype == np.float32
     assert again.to_json() == text
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_json_takes_no_optimizer_for_another_of_its_name(found, name):
+    other = functools.partial(lrjax.sgd, nesterov=True)
+    other.__name__ = name
+    for factory in (other, getattr(optax, name)):
+        text = dataclasses.replace(found, factory=factory).to_json()
+        with pytest.raises(ValueError, match="factory"):
+            Recipe.from_json(text)
+        assert Recipe.from_json(text, factory=factory).factory is factory
 
 
 def test_few_programs_are_compiled():
@@ -239,6 +252,8 @@ def test_decays_are_bisected_in_the_exponent(decays, best, expected):
         (ValueError, "start", {"start": 1.0, "end": 0.1}),
         (ValueError, "'weight_decay'", {"optimizer": plain}),
         (TypeError, "optimizer", {"optimizer": 0.1}),
+        (ValueError, "weight_decays", {"weight_decays": (-1e-3, 1e-3)}),
+        (ValueError, "momentums", {"momentums": (0.9, 1.5)}),
         (TypeError, "return_state", {"return_state": True}),
         (TypeError, "ramp", {"ramp": "linear"}),
     ],
@@ -254,7 +269,7 @@ def test_evaluation_data_are_needed():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "1", '{"lrjax.Recipe": 2}', '{"lrjax.Recipe": 1}']
+    "text", ["", "[]", "{}", "1", None, '{"lrjax.Recipe": 2}', '{"lrjax.Recipe": 1}']
 )
 def test_json_of_others_is_refused(text):
     with pytest.raises(ValueError, match=r"Recipe\.to_json"):

@@ -148,6 +148,49 @@ def test_values_may_be_traced(case, name):
 
 
 @every_value
+def test_values_may_be_traced_beside_a_known_count(case, name):
+    count = int(early_counts(case)[-1])
+    values = np.float32(case.values[name]) * np.array([1.0, 0.5], np.float32)
+    batched = jax.vmap(lambda value: case.schedule(**{name: value})(count))(values)
+    single = [case.schedule(**{name: float(value)})(count) for value in values]
+    np.testing.assert_allclose(batched, single, rtol=2e-5, atol=1e-6 * amplitude(case))
+
+
+# Of a schedule with numbers of one kind, which may be any kind.
+KINDS_OF_NUMBERS = {
+    "wsd": (lambda n: ls.wsd(1.0, warmup_steps=n(20), stable_steps=n(100), decay_steps=n(9)), int),
+    "with_cooldown": (lambda n: ls.with_cooldown(ls.constant(1.0), 300, n(20)), int),
+    "smith_onecycle": (lambda n: ls.smith_onecycle(0.1, 1.0, 300, cycle_steps=n(100)), int),
+    "num_cycles": (lambda n: ls.warm_restarts(1.0, 3, cycle_mult=2, num_cycles=n(4)), int),
+    "warmup_steps": (lambda n: ls.warm_restarts(1.0, 10, warmup_steps=n(3)), int),
+    "cycle_mult": (lambda n: ls.warm_restarts(1.0, 7, cycle_mult=n(1.5)), float),
+    "repeat": (lambda n: ls.repeat(ls.linear_decay(1.0, 10), 10, cycle_mult=n(5)), float),
+    "pct_start": (lambda n: ls.onecycle(1.0, 100_000, pct_start=n(0.25)), float),
+    "peak": (lambda n: ls.onecycle(n(1.0), 100), float),
+    "base": (lambda n: ls.smith_onecycle(n(0.125), 1.0, 10), float),
+    "stretch": (lambda n: ls.stretch(ls.linear_decay(1.0, 10), n(1.5)), float),
+}
+
+
+@pytest.mark.parametrize("name", KINDS_OF_NUMBERS)
+def test_numbers_of_every_kind_shape_a_schedule_alike(name):
+    make, kind = KINDS_OF_NUMBERS[name]
+    narrow = (
+        (np.uint8, np.int64, jnp.int32) if kind is int else (np.float16, np.float32, jnp.bfloat16)
+    )
+    counts = np.array([0, 5, 19, 120, 150, 250, 4_026_758], np.int32)
+    expected = make(kind)(counts)
+    for other in narrow:
+        np.testing.assert_allclose(make(other)(counts), expected, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(make(other))(counts), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_many_milestones_keep_their_digits():
+    rate = ls.multistep_decay(1.0, range(1, 2001), gamma=0.999)(2000)
+    np.testing.assert_allclose(rate, 0.999**2000, rtol=1e-6)
+
+
+@every_value
 def test_values_have_gradients(case, name):
     value = case.values[name]
     counts = early_counts(case)

@@ -103,6 +103,19 @@ def test_robust_is_unmoved_by_scale_and_sign_of_the_loss(scale, offset):
     )
 
 
+@pytest.mark.parametrize("power", [2, 4])
+@pytest.mark.parametrize("start", [1e-8, 1e-6, 1e-4, 1e-2])
+def test_sparse_evaluations_do_not_move_the_largest_rate(start, power):
+    """A steep rise behind the minimum does not push it to lower rates."""
+    rate = np.geomspace(start, 10, 100)
+    loss = 0.3 + 2 / (1 + rate / 0.05) + rate**power
+    steps = np.arange(4, 101, 4)
+    curves = make_curves(rate, loss, eval_steps=steps, eval_loss=loss[steps - 1])
+    lowest = rate[loss.argmin()]
+    for method in ("robust", "smith"):
+        assert 0.65 * lowest < suggest(curves, method).max_learning_rate < 1.15 * lowest
+
+
 def test_robust_prefers_the_evaluation_loss():
     steps = np.arange(4, 201, 4)
     curves, *_ = valley(onset=1e-2)
@@ -153,6 +166,21 @@ RATE = np.geomspace(1e-6, 10, 100)
 )
 def test_robust_gives_a_reason_where_there_is_no_rate(expected, loss):
     assert reason_of(loss) == expected
+
+
+def test_a_fall_before_the_first_rate_is_to_be_looked_for_there():
+    rate = np.linspace(0, 10, 100)
+    loss = 0.3 + 2 / (1 + rate / 0.05) + rate**2
+    loss[np.argmax(loss > 10) :] = np.nan
+    suggestion = suggest(make_curves(rate, loss))
+    assert (suggestion.reason, suggestion.extend) == ("no_minimum_in_range", "start")
+
+
+def test_few_points_over_many_decades_are_too_few():
+    rate = np.geomspace(1e-6, 10, 12)
+    loss = 0.3 + 2 / (1 + rate / 0.05) + rate**2
+    loss[loss > 10] = np.nan
+    assert suggest(make_curves(rate, loss)).reason == "too_few_points"
 
 
 def test_flat_curves_are_refused():

@@ -117,6 +117,7 @@ def test_inject_takes_numbers_arrays_and_schedules(kind):
         (optax.noisy_sgd, {"key": jax.random.key(3)}),
         (optax.adafactor, {"min_dim_size_to_factor": 2, "factored": True, "momentum": None}),
         (optax.contrib.muon, {"ns_steps": 2}),
+        (optax.adamw, {"mask": {"kernel": np.True_, "bias": np.False_}}),
         (optax.adamw, {"mask": {"kernel": True, "bias": False}}),
     ],
     ids=lambda value: getattr(value, "__name__", None) or "-".join(value),
@@ -186,6 +187,35 @@ def test_nothing_is_traced_anew_when_a_value_changes():
         params, state = step(params, state)
         assert lrjax.get_hyperparams(state)["weight_decay"] == np.float32(weight_decay)
     assert len(traces) == step._cache_size() == 1
+
+
+def test_an_array_of_two_momenta_is_a_pair():
+    told = train(lrjax.onecycle_sgd(1.0, 8, momentum=jnp.array([0.85, 0.95])))[1]["momentum"]
+    assert_close(told, train(lrjax.onecycle_sgd(1.0, 8, momentum=(0.85, 0.95)))[1]["momentum"])
+
+
+def test_a_plateau_may_be_injected():
+    made = [make(lrjax.plateau) for make in (lambda f: f(0.5, patience=1), by_injection)]
+    states = [optimizer.init(PARAMS) for optimizer in made]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def by_injection(factory):
+    return lrjax.inject(factory, factor=0.5, patience=1)
+
+
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        (optax.contrib.reduce_on_plateau, {"factor": 0.5, "patience": 2}),
+        (lambda rate: optax.sgd(rate if rate > 0 else 1.0), {"rate": 0.1}),
+    ],
+)
+def test_a_factory_that_looks_at_a_value_is_refused_with_a_way_out(factory, options):
+    with pytest.raises(TypeError, match=r"factory must take traced values .* functools\.partial"):
+        lrjax.inject(factory, **options)
+    fixed = functools.partial(factory, **options)
+    assert lrjax.inject(fixed).init(PARAMS) is not None
 
 
 def test_injecting_twice_is_injecting_once():
@@ -325,7 +355,7 @@ def test_onecycle_adamw_cycles_b1():
     assert_close(trace, train(by_hand, steps=8)[0])
 
 
-@pytest.mark.parametrize("momentum", [0.5, lrjax.constant(0.5), [0.5, 0.5]])
+@pytest.mark.parametrize("momentum", [0.5, lrjax.constant(0.5), [0.5, 0.5], np.array([0.5, 0.5])])
 @pytest.mark.parametrize(
     "cycle",
     [

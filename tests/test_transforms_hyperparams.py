@@ -129,6 +129,14 @@ def test_a_state_that_is_placed_stays_placed():
     assert lrjax.get_hyperparams(changed)["learning_rate"].sharding == sharding
 
 
+def test_names_stay_apart_where_patterns_are_numbers():
+    groups = lrjax.discriminative(lrjax.sgd, {"0": 0.1, "1": 0.2})
+    optimizer = optax.chain(groups, lrjax.sgd(0.3), lrjax.sgd(0.4))
+    told = lrjax.get_hyperparams(optimizer.init([jnp.ones(1), jnp.ones(1)]))
+    assert sorted(told.values()) == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert told["learning_rate/1"] == np.float32(0.2)
+
+
 def test_no_hyperparameters():
     for optimizer in [optax.sgd(0.1), optax.adam(lrjax.constant(0.1)), optax.identity()]:
         with pytest.raises(ValueError, match="opt_state must hold hyperparameters"):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lrjax.lanes import momentum_name, with_schedules
+from lrjax.lanes import momentum_name
 from lrjax.schedules import onecycle, onecycle_momentum
 
 __all__ = ["OneCycle"]
@@ -54,4 +54,4 @@ class OneCycle:
             )
         if self.weight_decay is not None:
             hyperparams["weight_decay"] = self.weight_decay
-        return with_schedules(self.optimizer, hyperparams)
+        return self.optimizer(**hyperparams)

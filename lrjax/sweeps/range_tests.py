@@ -14,7 +14,7 @@ import optax
 
 from lrjax import _checks
 from lrjax.curves import Curves
-from lrjax.lanes import lane_names, momentum_name, with_schedules
+from lrjax.lanes import lane_names, momentum_name
 from lrjax.schedules import exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
@@ -49,7 +49,7 @@ class Ramped:
         hyperparams["learning_rate"] = RAMPS[self.ramp](*self.rates, self.steps)
         if self.momentums is not None:
             hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
-        return with_schedules(self.optimizer, hyperparams)
+        return self.optimizer(**hyperparams)
 
     def told(self, curves: Curves) -> Curves:
         """The curves with the whole ramps.
