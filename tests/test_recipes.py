@@ -73,7 +73,7 @@ def test_it_says_what_it_did_and_why(found):
         "Range tests with rates from 1e-06 to 10",
         f"{found.max_learning_rate:.3g}",
         f"momentum {found.momentum:.3g}",
-        "Lowest smoothed losses by weight decay",
+        "Lowest losses by weight decay",
         "The lowest evaluation loss is",
     ):
         assert expected in text

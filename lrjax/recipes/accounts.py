@@ -48,7 +48,7 @@ def chosen_decay(ranking: Ranking) -> str:
     why = "of the lowest loss"
     if decays[ranking.order[0]] != best:
         why = "tied with the lowest loss, and it allows a larger rate"
-    return f"Lowest smoothed losses by weight decay: {losses}. Taken: {best:.3g}, {why}."
+    return f"Lowest losses by weight decay: {losses}. Taken: {best:.3g}, {why}."
 
 
 def left_out(agreed: Suggestion) -> list[str]:

@@ -74,7 +74,7 @@ def rank(curves: Curves) -> Ranking:
 
     What counts is the evaluation loss where there is one, else the training loss, and of other
     sweeps than range tests the last. Of a range test, whose rate rises, it takes 10 evaluations
-    to count, and the lowest running median of a twelfth of the curve, or of three points, which
+    to count, and the lowest running median over 0.3 decades, or a twelfth of the curve, which
     neither an odd batch moves nor how far up the loss went later. Lanes of one seed see the same
     batches from the same start, so lanes are compared seed by seed: with the differences
     :math:`d_s` to the lane of the lowest mean, over S seeds,
@@ -147,8 +147,15 @@ def _counting(curves: Curves) -> np.ndarray:
     loss = np.where(np.isfinite(loss), loss, np.inf)
     if not curves.is_range_test:
         return loss[..., -1]
-    window = min(max(loss.shape[-1] // 12, 2) // 2 * 2 + 1, loss.shape[-1])
-    return np.median(np.lib.stride_tricks.sliding_window_view(loss, window, -1), -1).min(-1)
+    rates = curves.rates()
+    decades = np.log10(rates.max() / rates[rates > 0].min())
+    near = min(WIDTH / decades, 1 / 12) * loss.shape[-1]  # linear ramps have most points at the end
+    window = max(int(near - 1) // 2 * 2 + 1, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(loss, window, -1)
+    return np.median(windows, -1).min(-1)
+
+
+WIDTH = 0.3  # decades over which the loss at its minimum is about the same
 
 
 def _compared(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
