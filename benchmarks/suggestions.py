@@ -29,11 +29,11 @@ How the rule came about, so that the tables can be judged:
   linear ramps had missed the fall. Both were mended, and the last two constants chosen, with these
   scores in sight: the second table is what came of it.
 - Two more families were then written. Samples of their curves were drawn to check the landmarks,
-  but nothing was scored before the rule was final: the third table is the independent one.
+  but nothing was scored before the rule was final: the third table was the independent one.
 - That the minimum is read off fitted parabolas, where it had been off averages, came last, with all
   tables in sight, because 25 evaluations put it too low by up to a factor of two. Of averages:
   off 0.161, 0.142 and 0.228; between 99.9, 99.8 and 98.5 (`smith`: 99.0 in each).
-- Smith's tests were in sight throughout. That the lowest point must be sure (`smooth + error`) was
+- Smith's tests were in sight throughout. That the lowest point must be sure (`average + error`) was
   brought in because `robust` had called one of them not learning.
 
 Every table as a whole has at least 95 between and 95 refused. Not every family: of the flat

@@ -339,7 +339,7 @@ def _length(iterable: Any) -> int | None:
 
 def _ended(count: int, total: int) -> ValueError:
     if count == 0:
-        return ValueError(f"batches must last for the {total} that the steps take, got none.")
+        return ValueError(f"batches must last for the {total} that the steps take, got 0.")
     return ValueError(
         f"batches must last for the {total} that the steps take, got {count} "
         "(an iterator cannot begin again; give the list or the loader itself, or a generator with "
