@@ -26,6 +26,7 @@ The last answers, with JAX 0.10.2 and Optuna 5.0.0 on a 2-core x86-64 CPU. Of TP
 trials ten are its random start. After all updates the recipe is ahead or tied in every row, and
 after half of them in every row but that of MNIST's CNN with SGD. Prodigy with a linear decay,
 which costs one run, is level with the recipe on the MLPs and on MNIST's CNN.
+
                  cost  a: recipe     b: N/2          c  by valid.     d: TPE  e: random  a:c  b:c
 digits-mlp-sgd   10.5  98.22±.50  98.22±.25  98.56±.46  98.56±.46  98.33±.39  98.33±.28 tied tied
 digits-mlp-adamw 11.0  98.00±.53  98.11±.30  98.22±.32  98.22±.32  97.89±.64  97.94±.25 tied tied
