@@ -85,9 +85,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_cache(monkeypatch):
+def no_cache(monkeypatch, tmp_path):
     """The command must not change how other tests compile."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "none, for the tests")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def curves_file(folder, **fields):
