@@ -15,7 +15,8 @@ run that is too short for the recipe to see anything, its reason stands in place
 factor says how many times as many updates the best other way takes, between the N tried, to come
 to 1cycle's accuracy; "<" where its shortest run is there already, ">" where its longest is not.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2:
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2, of the time before the recipe read minima off
+fits:
 
     digits: 1,437 samples, batches of 64, 8 seeds
     updates          peak  search     1cycle, %   constant, %   rate      steps, %   rate  factor

@@ -10,7 +10,8 @@ its last layer decays 250 times as fast, as there, and the momentum is Nesterov'
 it say. All decays and seeds are lanes of one sweep, on 10,000 samples instead of 50,000, in
 batches of 100; 1,000 others are for evaluation. `lrjax.rank` reads the picture.
 
-Last answer, with JAX 0.10.2 on a 2-core x86-64 CPU; the picture is `docs/weight_decay.png`:
+Last answer, with JAX 0.10.2 on a 2-core x86-64 CPU, of the time before `rank` went by running
+medians; the picture is `docs/weight_decay.png`:
 
     10,000 samples, 1,000 updates, 2 seeds
     weight decay  lowest test loss  at rate  highest accuracy, %       last, %
