@@ -93,7 +93,7 @@ Smith's tests (arXiv 1708.07120) ramp linearly from 0 to 2 or 3; "best" is the r
 single test accuracy. `robust` reads the test loss, `smith` the test accuracy; both give a rate to
 train at, and the largest usable one. Where the averaged test loss is lowest at the end of the ramp
 there is no number but "extend the end": `robust` names a rate for 3 of the 9, `smith` for 7. All
-lie below his best, but for one maximum.
+lie below his best, but for both maxima of the third test.
 
                                        best   robust  its max    smith  its max
     range3Iter5kFig2b                  1.20    extend the end    extend the end

@@ -30,6 +30,7 @@ class Chain(NamedTuple):
     steps: tuple[Step, ...]
     pool: JaxprEqn
     convolve: Callable[[jax.Array, jax.Array], jax.Array]
+    window: Window
 
     @property
     def result(self) -> Var:
@@ -48,7 +49,7 @@ class Chain(NamedTuple):
         still the largest after them: they come behind the pooling, where there are fewer elements.
         """
         x, kernel = map(read, self.convolution.invars)
-        x = pooled_convolution(x, kernel, self.convolve, pools.window(**self.pool.params))
+        x = pooled_convolution(x, kernel, self.convolve, self.window)
         for eqn, place in self.steps:
             if eqn.primitive.name == "custom_jvp_call":
                 x = jax.nn.relu(x)
@@ -86,7 +87,9 @@ def _chain(pool, makers, rule) -> Chain | None:
         return None
     specs, convolve = maker.params["dimension_numbers"], rule(maker)
     samples_first = specs.lhs_spec[0] == specs.out_spec[0] == 0
-    return Chain(maker, tuple(steps), pool, convolve) if convolve and samples_first else None
+    if convolve is None or not samples_first:
+        return None
+    return Chain(maker, tuple(steps), pool, convolve, window)
 
 
 def _rising(eqn: JaxprEqn, window: Window) -> int | None:
