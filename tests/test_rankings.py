@@ -47,10 +47,14 @@ def test_lanes_are_told_apart_beyond_the_noise_over_seeds(lowests, noise, best, 
     assert np.all(ranking.noise < 0.1)
 
 
-def test_random_lanes_are_rarely_told_apart():
+@pytest.mark.parametrize(("count", "seeds"), [(2, 2), (2, 4), (3, 3), (4, 2), (4, 4), (16, 2)])
+@pytest.mark.parametrize("alike", [True, False], ids=["one noise", "their own"])
+def test_equal_lanes_are_told_apart_in_one_of_twenty_sweeps(count, seeds, alike):
     rng = np.random.default_rng(0)
-    curves = [make_curves([0.1] * 2, rng.normal(size=(4, 4, 2))) for _ in range(200)]
-    assert np.mean([rank(one).significant for one in curves]) < 0.25
+    noise = np.ones((400, count, 1)) if alike else np.exp(rng.normal(size=(400, count, 1)))
+    last = noise * rng.normal(size=(400, count, seeds)) + rng.normal(size=(400, 1, seeds))
+    sweeps = [make_curves([0.1] * 2, np.stack([each, each], -1)) for each in last]
+    assert np.mean([rank(one).significant for one in sweeps]) < 0.08  # 0.05 and three errors of it
 
 
 def test_of_tied_lanes_the_one_with_the_largest_rate_is_taken():

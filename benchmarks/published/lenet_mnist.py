@@ -84,6 +84,7 @@ def main(arguments=None):
     )
     parser.add_argument("--nesterov", action="store_true", help="as in Smith's runs on CIFAR")
     parser.add_argument("--relu", action="store_true", help="a ReLU behind every convolution")
+    parser.add_argument("--in-order", action="store_true", help="no shuffling, as in Caffe")
     parser.add_argument("--msra", action="store_true", help="He's initialization, not xavier")
     parser.add_argument("--rate-factor", type=float, default=1.0)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
@@ -93,7 +94,7 @@ def main(arguments=None):
     train, test = load(given.data)
     network = LeNet(given.relu, MSRA if given.msra else XAVIER)
     task = classification(network, train[0], scale=1 / 256)
-    batches = lrjax.array_batches(train, given.batch * given.devices)
+    batches = lrjax.array_batches(train, given.batch * given.devices, shuffle=not given.in_order)
     epoch = len(train[0]) / given.batch
 
     # One each, so that a second sweep compiles nothing.

@@ -27,10 +27,10 @@ class Ranking:
             none, or the curves are not of a range test.
         spread: of that rate over seeds, in decades, f64[*axes].
         order: the flat indices of the lanes, the lowest loss first, i64[lanes].
-        tied: whose loss is not higher than the lowest by more than twice the noise, bool[*axes].
+        tied: whose loss is not higher than the lowest by more than chance, bool[*axes].
         best: the coordinates of the lane to take.
-        significant: whether no other lane is tied with the lowest loss. False with a single
-            seed, which cannot tell.
+        significant: whether no other lane is tied with the lowest loss, which of equal lanes
+            happens in at most one of 20 sweeps. False with a single seed, which cannot tell.
     """
 
     axes: dict[str, np.ndarray]
@@ -81,8 +81,10 @@ def rank(curves: Curves) -> Ranking:
 
     .. math:: \mathrm{noise} = \mathrm{std}(d) / \sqrt{S}
 
-    but no less than its median over the lanes, because few seeds agree by chance. Smith takes
-    the weight decay "that allows the largest learning rate" at the lowest loss (2018, section
+    but no less than its median over the lanes, because few seeds agree by chance. A lane is tied
+    with the lowest unless their means differ by more than the noise times Student's t, the 97.5 %
+    quantile at (S - 1)(L - 1) degrees of freedom for L lanes: 12.7 for two lanes of two seeds, 3.2
+    for two of four or four of two, 2 for many. Smith takes the weight decay "that allows the largest learning rate" at the lowest loss (2018, section
     4.4): of the lanes that are tied, that of the largest usable rate where it is larger beyond
     its spread over seeds, else that of the lowest loss.
 
@@ -121,7 +123,8 @@ def rank(curves: Curves) -> Ranking:
     loss, noise = _compared(losses)
     order = np.argsort(loss, kind="stable")
     lowest = loss[order[0]]
-    tied = loss - lowest <= 2 * np.nan_to_num(noise) if np.isfinite(lowest) else loss == lowest
+    by_chance = np.nan_to_num(noise) * _student(np.isfinite(loss).sum(), losses.shape[1])
+    tied = loss - lowest <= by_chance if np.isfinite(lowest) else loss == lowest
     rates, spread = _largest_rates(curves, len(loss))
     best = _best(order[0], tied, rates, spread)
     shape = by_seed.shape[:-1]
@@ -171,6 +174,13 @@ def _compared(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if others.any():
         noise[finite] = np.maximum(noise[finite], np.median(noise[others]))
     return loss, noise
+
+
+def _student(lanes: int, seeds: int) -> float:
+    """How many standard errors can be chance: 95 % of Student's t lie within as many."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max((lanes - 1) * (seeds - 1), 1), 0.975))
 
 
 def _largest_rates(curves: Curves, lanes: int) -> tuple[np.ndarray, np.ndarray]:
