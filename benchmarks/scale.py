@@ -16,35 +16,34 @@ devices: 8 lanes of the MLP over CPU devices that are forced, and share the same
 Every row is measured in a process of its own. An update takes the difference of a longer and a
 shorter sweep, each compiled before: medians of both.
 
-Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of the time before every core had a block of
-lanes of its own: the first table from a run of its own, the others from one that other work shared.
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of one run:
 
     lanes
                      all lanes at once                       lane_batch=64
       lanes   updates/s     ms ratio of peak   MB   updates/s     ms ratio of peak   MB  states, MB
-          1       1,144  0.874  1.23    0.43  142       1,100  0.909  1.22    0.42  187           2
-          4       1,328  0.753  1.06    0.50  215       1,365  0.733  0.98    0.52  221           7
-         16       1,402  0.713  1.00    0.53  336       1,341  0.746  1.00    0.51  306          26
-         64       1,295  0.772  1.08    0.49  455       1,197  0.836  1.12    0.45  452         104
-        256       1,241  0.806  1.13    0.47 1220       1,156  0.865  1.16    0.44  765         417
-      1,024       1,206  0.829  1.16    0.46 4418       1,344  0.744  1.00    0.51 2011        1667
+          1       1,230  0.813  1.27    0.62  154       1,237  0.808  1.11    0.62  145           2
+          4       1,585  0.631  0.98    0.80  170       1,522  0.657  0.91    0.76  178           7
+         16       1,558  0.642  1.00    0.78  231       1,379  0.725  1.00    0.69  192          26
+         64       1,541  0.649  1.01    0.77  411       1,210  0.826  1.14    0.61  446         104
+        256       1,981  0.505  0.79    0.99  876       1,159  0.863  1.19    0.58 1100         417
+      1,024       1,484  0.674  1.05    0.74 2317       1,267  0.789  1.09    0.64 2749        1667
 
     stream
-    10 GB in batches of 1 MiB: 0.90 GB/s, 0.13 of the speed of a loop that copies every batch once
-    process: baseline 220 MB, peak 667 MB, 447 MB above it; the target: below 1,000
+    10 GB in batches of 1 MiB: 1.53 GB/s, 0.17 of the speed of a loop that copies every batch once
+    process: baseline 221 MB, peak 778 MB, 557 MB above it; the target: below 1,000
 
     overlap
     chunk_steps  reading  computing    sum   both   lost
-              1     5.23       5.09  10.32   5.57   0.34
-              5     5.30       5.63  10.93   6.03   0.40
-             25     5.34       4.74  10.09   6.33   0.99
+              1     5.25       4.87  10.12   6.08   0.83
+              5     5.24       7.37  12.61   5.61  -1.76
+             25     5.27       5.30  10.57   6.09   0.80
     The target: both below 6.5
 
     devices
     devices   updates/s  ratio
-          1         870   1.00
-          2         814   0.94
-          4         766   0.88
+          1       1,256   1.00
+          2       1,514   1.21
+          4       1,462   1.16
 """
 
 import argparse

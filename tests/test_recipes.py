@@ -119,6 +119,14 @@ def test_adamw_cycles_its_b1():
     assert Recipe.from_json(found.to_json()).factory is lrjax.adamw
 
 
+def test_optax_s_own_adamw_comes_to_the_same():
+    with jax.numpy_dtype_promotion("standard"):
+        ours, found = (recipe(optimizer=each, seeds=1) for each in (lrjax.adamw, optax.adamw))
+    hyperparams = lrjax.get_hyperparams(found.optimizer().init(jnp.zeros(3)))
+    np.testing.assert_allclose(hyperparams["b1"], ours.momentum, rtol=1e-5)
+    assert found.max_learning_rate == pytest.approx(ours.max_learning_rate, rel=1e-4)
+
+
 def plain(learning_rate):
     return lrjax.inject(optax.sgd, learning_rate=learning_rate)
 

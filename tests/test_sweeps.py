@@ -416,6 +416,63 @@ def test_a_falling_momentum_is_told_and_used():
     np.testing.assert_allclose(linear.learning_rate, np.linspace(1e-2, 1.0, 11), rtol=1e-6)
 
 
+OPTAX = (
+    *("adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw"),
+    *("adan", "amsgrad", "fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd"),
+    *("optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi"),
+)
+
+
+@mixed_types
+@pytest.mark.parametrize("name", OPTAX)
+def test_a_range_test_of_any_optimizer_of_optax_equals_a_plain_loop(name):
+    factory = getattr(optax, name)
+    curves = lrjax.range_test(TASK, BATCHES, factory, start=1e-3, end=1e-1, steps=4)
+    ramp = lrjax.exponential_ramp(1e-3, 1e-1, 4)
+    optimizer, params = optax.inject_hyperparams(factory)(learning_rate=ramp), network_init(KEY)
+    state, losses = optimizer.init(params), []
+    for step in range(4):
+        loss, grads = jax.value_and_grad(lambda p, b: network_loss(p, b)[0])(params, BATCHES(step))
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(loss)
+    np.testing.assert_allclose(curves.loss[0], losses, rtol=1e-5)
+
+
+@mixed_types
+@pytest.mark.parametrize(
+    ("of_optax", "ours"),
+    [
+        (optax.sgd, lrjax.sgd),
+        (optax.adamw, lrjax.adamw),
+        (functools.partial(optax.adamw, eps=1e-7), functools.partial(lrjax.adamw, eps=1e-7)),
+    ],
+)
+def test_optimizers_of_optax_follow_ramps_of_their_momentum(of_optax, ours):
+    options = {"start": 1e-3, "end": 1e-1, "steps": 5, "momentum": (0.95, 0.8)}
+    one, other = (lrjax.range_test(TASK, BATCHES, each, **options) for each in (of_optax, ours))
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
+    np.testing.assert_allclose(one.momentum, other.momentum)
+
+
+@mixed_types
+def test_initial_takes_moments_whoever_made_them_and_whatever_the_rate_was():
+    params, factories = network_init(KEY), [optax.adamw, lrjax.adamw]
+    grads = jax.grad(lambda p: network_loss(p, BATCHES(3))[0])(params)
+    run = functools.partial(lrjax.range_test, TASK, BATCHES, start=1e-3, end=1e-2, steps=3)
+
+    def warm(given, rate, wanted):
+        optimizer = given(rate)
+        _, state = optimizer.update(grads, optimizer.init(params), params)
+        return run(wanted, initial=(params, {}, state)).loss
+
+    rates = [1e-3, lrjax.linear_decay(1e-3, 9)]
+    first, *others = itertools.starmap(warm, itertools.product(factories, rates, factories))
+    assert np.abs(first - run(lrjax.adamw, initial=(params, {})).loss)[0, 1] > 1e-6
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-6)
+
+
 @mixed_types
 def test_an_optimizer_may_hold_keys_and_integers():
     def noisy(learning_rate):

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
-from lrjax.convolutions import planes, pools
+from lrjax.convolutions import pools
+from lrjax.convolutions.samples import part_by_part, parts
 from lrjax.convolutions.windows import Window
 
 
@@ -140,36 +139,33 @@ def pooled_convolution(
 
 
 def _forward(x, kernel, convolve, window):
-    def pooled(_, x):
-        return None, pools.largest(convolve(x, kernel), window)
+    def pooled(x):
+        return (), pools.largest(convolve(x, kernel), window)
 
-    _, parts = lax.scan(pooled, None, _parts(x, x, kernel, convolve))
-    values, winners = (part.reshape(-1, *part.shape[2:]) for part in parts)
+    values, winners = part_by_part(pooled, _parts(x, kernel, convolve), x)[1]
     return values, (x, kernel, winners)
 
 
 def _backward(convolve, window, saved, grad):
     x, kernel, winners = saved
 
-    def add(total, part):
-        x, winners, grad = part
+    def gradients(x, winners, grad):
         out, back = jax.vjp(convolve, x, kernel)
         x_grad, kernel_grad = back(pools.put_at(winners, grad, out.shape, window))
-        return total + kernel_grad.astype(total.dtype), x_grad
+        return kernel_grad, x_grad
 
-    parts = [_parts(array, x, kernel, convolve) for array in (x, winners, grad)]
-    total = jnp.zeros(kernel.shape, planes.sums(kernel.dtype))
-    total, x_grad = lax.scan(add, total, parts)
-    return x_grad.reshape(x.shape), total.astype(kernel.dtype)
+    count = _parts(x, kernel, convolve)
+    kernel_grad, x_grad = part_by_part(gradients, count, x, winners, grad)
+    return x_grad, kernel_grad
 
 
 pooled_convolution.defvjp(_forward, _backward)
 
 
-def _parts(array, x, kernel, convolve):
-    """An array in as many parts as keep the convolution's output in the cache."""
+def _parts(x, kernel, convolve):
+    """As many parts of the samples as keep the convolution's output in the cache."""
     out = jax.eval_shape(convolve, x, kernel)
-    return planes.split(array, planes.parts(len(x), out.size * out.dtype.itemsize * SPACE))
+    return parts(len(x), out.size * out.dtype.itemsize * SPACE)
 
 
 # Beside an output, what its gradient is made of: measured with CACHE.

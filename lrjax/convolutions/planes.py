@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lrjax.convolutions.samples import part_by_part, parts, sums
 from lrjax.convolutions.windows import MAX_TAPS, Window, only, pad, put_back, taps
 
 # Below, `x` is [samples, *space, channels] and a kernel [*space, inputs, outputs].
@@ -118,13 +119,13 @@ def _depthwise(x, kernel, geometry):
 
     def outputs(x):
         seen = taps(x, geometry.window(kernel.shape[:-2]))
-        return sum(
+        out = sum(
             (tap[..., None].astype(wide) * w for tap, w in zip(seen, weights, strict=True)),
             start=jnp.zeros((), wide),
         )
+        return (), out.reshape(*out.shape[:-2], kernel.shape[-1]).astype(geometry.dtype or x.dtype)
 
-    out = lax.map(outputs, split(x, _depthwise_parts(x, kernel)))
-    return out.reshape(-1, *out.shape[2:-2], kernel.shape[-1]).astype(geometry.dtype or x.dtype)
+    return part_by_part(outputs, _depthwise_parts(x, kernel), x)[1]
 
 
 def _depthwise_parts(x, kernel):
@@ -149,16 +150,14 @@ def _depthwise_backward(geometry, saved, grad):
     window = geometry.window(kernel.shape[:-2])
     grad = grad.reshape(*grad.shape[:-1], x.shape[-1], -1)
 
-    def add(total, part):
-        x, grad = (array.astype(wide) for array in part)
-        products = [(tap[..., None] * grad).sum(range(x.ndim - 1)) for tap in taps(x, window)]
+    def gradients(x, grad):
+        x_wide, grad = x.astype(wide), grad.astype(wide)
+        products = [(tap[..., None] * grad).sum(range(x.ndim - 1)) for tap in taps(x_wide, window)]
         x_grad = put_back([(grad * weight).sum(-1) for weight in weights], x.shape, window)
-        return total + jnp.stack(products), x_grad
+        return jnp.stack(products), x_grad.astype(x.dtype)
 
-    count = _depthwise_parts(x, kernel)
-    total = jnp.zeros((len(weights), *grad.shape[-2:]), wide)
-    total, x_grad = lax.scan(add, total, (split(x, count), split(grad, count)))
-    return x_grad.reshape(x.shape).astype(x.dtype), total.reshape(kernel.shape).astype(kernel.dtype)
+    total, x_grad = part_by_part(gradients, _depthwise_parts(x, kernel), x, grad)
+    return x_grad, total.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
@@ -241,11 +240,10 @@ def _input_gradient(shape, kernel, grad, geometry):
         return _flipped_convolution(shape, kernel, grad, geometry)
 
     def rows(grad):
-        return _rows_put_back((len(grad), *shape[1:]), kernel, grad, geometry)
+        return (), _rows_put_back((len(grad), *shape[1:]), kernel, grad, geometry)
 
     columns = _bytes(grad) * kernel.shape[1] * kernel.shape[2] / kernel.shape[3]
-    count = parts(len(grad), columns)
-    return rows(grad) if count == 1 else lax.map(rows, split(grad, count)).reshape(shape)
+    return part_by_part(rows, parts(len(grad), columns), grad)[1]
 
 
 MANY_OUTPUTS = 48  # measured with 2 cores
@@ -281,49 +279,19 @@ def _rows_put_back(shape, kernel, grad, geometry):
     return put_back(rows, shape, down)
 
 
-# Bytes that stay in a core's cache from when they are written until they are read.
-CACHE = 2**21
-
-
-def parts(samples: int, size: float) -> int:
-    """How many equal parts of the samples are small enough for the cache, of some bytes in all.
-
-    Example:
-        >>> parts(12, 1.5 * CACHE), parts(12, 3.5 * CACHE)
-        (2, 4)
-    """
-    counts = (n for n in range(1, samples) if samples % n == 0 and size <= n * CACHE)
-    return next(counts, samples)
-
-
-def split(x: jax.Array, count: int) -> jax.Array:
-    """The samples in equal parts, along a new first axis."""
-    return x.reshape(count, -1, *x.shape[1:])
-
-
-def sums(dtype: Any) -> Any:
-    """The type in which parts are added up: no narrower than float32."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
-
-
 def _bytes(x):
     return x.size * x.dtype.itemsize
 
 
 def _kernel_gradient(x, shape, grad, geometry):
     """The sum over parts of the samples."""
+
+    def product(x, grad):
+        return _product_with_columns(x, shape, grad, geometry), ()
+
     height, width, inputs, outputs = shape
     count = parts(len(grad), _bytes(grad) * height * width * inputs / outputs)
-    if count == 1:
-        return _product_with_columns(x, shape, grad, geometry)
-
-    def add(total, part):
-        product = _product_with_columns(part[0], shape, part[1], geometry)
-        return total + product.astype(total.dtype), None
-
-    total = jnp.zeros(shape, sums(x.dtype))
-    total, _ = lax.scan(add, total, (split(x, count), split(grad, count)))
-    return total.astype(x.dtype)
+    return part_by_part(product, count, x, grad)[0]
 
 
 def _product_with_columns(x, shape, grad, geometry):

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from lrjax.lanes import momentum_name
 from lrjax.schedules import onecycle, onecycle_momentum
+from lrjax.transforms import schedulable
 
 __all__ = ["OneCycle"]
 
@@ -54,4 +55,4 @@ class OneCycle:
             )
         if self.weight_decay is not None:
             hyperparams["weight_decay"] = self.weight_decay
-        return self.optimizer(**hyperparams)
+        return schedulable(self.optimizer)(**hyperparams)

@@ -84,9 +84,10 @@ def rank(curves: Curves) -> Ranking:
     but no less than its median over the lanes, because few seeds agree by chance. A lane is tied
     with the lowest unless their means differ by more than the noise times Student's t, the 97.5 %
     quantile at (S - 1)(L - 1) degrees of freedom for L lanes: 12.7 for two lanes of two seeds, 3.2
-    for two of four or four of two, 2 for many. Smith takes the weight decay "that allows the largest learning rate" at the lowest loss (2018, section
-    4.4): of the lanes that are tied, that of the largest usable rate where it is larger beyond
-    its spread over seeds, else that of the lowest loss.
+    for two of four or four of two, 2 for many. Smith takes the weight decay "that allows the
+    largest learning rate" at the lowest loss (2018, section 4.4): of the lanes that are tied, that
+    of the largest usable rate where it is larger beyond its spread over seeds, else that of the
+    lowest loss.
 
     Args:
         curves: with several lanes, at best at several seeds.

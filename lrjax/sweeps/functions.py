@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -29,11 +28,11 @@ class Comparable:
     """A function that is compared by its parts."""
 
     def __init__(self, function: Callable, parts: Hashable) -> None:
-        self.function, self.parts = function, parts
+        self.__wrapped__, self.parts = function, parts  # as `inspect` looks for it
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
-        return self.function(*args, **kwargs)
+        return self.__wrapped__(*args, **kwargs)
 
     def __eq__(self, other: object) -> bool:
         """Whether the parts are the same."""
@@ -42,11 +41,6 @@ class Comparable:
     def __hash__(self) -> int:
         """The hash of the parts."""
         return hash(self.parts)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        """The function's."""
-        return inspect.signature(self.function)
 
 
 def _parts(value: Any) -> Any:

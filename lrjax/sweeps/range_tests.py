@@ -20,7 +20,7 @@ from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.runs import Optimizer
 from lrjax.tasks import Task
-from lrjax.transforms import sgd
+from lrjax.transforms import schedulable, sgd
 
 RAMPS = {"exponential": exponential_ramp, "linear": linear_ramp}
 
@@ -49,7 +49,7 @@ class Ramped:
         hyperparams["learning_rate"] = RAMPS[self.ramp](*self.rates, self.steps)
         if self.momentums is not None:
             hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
-        return self.optimizer(**hyperparams)
+        return schedulable(self.optimizer)(**hyperparams)
 
     def told(self, curves: Curves) -> Curves:
         """The curves with the whole ramps.
@@ -94,7 +94,8 @@ def range_test(
     Args:
         task: what is trained.
         batches: data as they are, or as in `sweep`.
-        optimizer: as in `sweep`; its `learning_rate` is set by the ramp.
+        optimizer: as in `sweep`; its `learning_rate` is set by the ramp. One of Optax's own, as
+            `optax.adamw`, takes the ramp for its momentum by `inject`.
         start: the first update's rate.
         end: the last update's rate.
         steps: updates of every lane.

@@ -101,16 +101,27 @@ def _strong(leaf: Any) -> jax.Array:
 
 def _keep_moments(fresh: Any, given: Any) -> Any:
     """A given optimizer state, whose schedules and hyperparameters start anew."""
+    if is_injected(given) and not is_injected(fresh):
+        given = given.inner_state
 
     def merge(new, old):
         if is_injected(new):
-            return new._replace(inner_state=_keep_moments(new.inner_state, old.inner_state))
-        return new if isinstance(new, optax.ScaleByScheduleState) else old
+            inner = old.inner_state if is_injected(old) else old
+            return new._replace(inner_state=_keep_moments(new.inner_state, inner))
+        if not isinstance(new, WITHOUT_MOMENTS):
+            return old
+        if not isinstance(old, WITHOUT_MOMENTS):
+            raise ValueError(f"{old} has moments")
+        return new
 
     def is_leaf(node):
-        return is_injected(node) or isinstance(node, optax.ScaleByScheduleState)
+        return is_injected(node) or isinstance(node, WITHOUT_MOMENTS)
 
     return jax.tree.map(merge, fresh, given, is_leaf=is_leaf)
+
+
+# A rate's, by whether it follows a schedule.
+WITHOUT_MOMENTS = (optax.ScaleByScheduleState, optax.EmptyState)
 
 
 # Folded into a run's key, so that neither draws what the initialization drew.

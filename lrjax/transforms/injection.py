@@ -84,6 +84,20 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
     return Transform(partial(_init, injection), partial(_update, injection))
 
 
+def schedulable(factory: Callable) -> Callable:
+    """The factory, or where it is one of Optax's own, which ask for numbers, `inject` of it.
+
+    Example:
+        >>> schedulable(optax.adam).func is inject, schedulable(len) is len
+        (True, True)
+    """
+    own = factory
+    while (inner := getattr(own, "__wrapped__", getattr(own, "func", None))) is not None:
+        own = inner
+    is_optax = getattr(own, "__module__", "").partition(".")[0] == "optax"
+    return partial(inject, factory) if is_optax else factory
+
+
 def _init(injection: Injection, params: Any) -> optax.InjectStatefulHyperparamsState:
     hyperparams = _initial(injection)
     inner_state = _build(injection, hyperparams).init(params)
