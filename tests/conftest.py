@@ -1,9 +1,16 @@
 import os
 import signal
+import tempfile
 
 # Four devices on any machine, so that placement is tested without hardware.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# What one process has compiled, the others need not; the first to come here is their parent.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="lrjax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import hypothesis
 import jax
