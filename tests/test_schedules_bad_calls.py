@@ -1,4 +1,4 @@
-"""Bad arguments: every one is refused with an error that names it."""
+"""Bad arguments: every one is refused with an error that names it, and that is documented."""
 
 import math
 
@@ -159,5 +159,7 @@ repeat(constant(1), 5, decay=-1) : decay
 def test_bad_calls(line):
     call, name = line.split(" : ")
     names = vars(ls) | {"nan": math.nan, "inf": math.inf, "array": np.array}
-    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b.* must be "):
+    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b.* must be ") as caught:
         eval(call, names)
+    documented = getattr(ls, call.partition("(")[0]).__doc__
+    assert f"{caught.typename}: " in documented

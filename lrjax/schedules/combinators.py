@@ -39,6 +39,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
     Raises:
         ValueError: for boundaries that are negative, out of order or of the wrong number.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> from lrjax import constant, linear_decay
@@ -87,6 +88,7 @@ def with_warmup(schedule: Schedule, warmup_steps: int, *, init_value: ArrayLike 
 
     Raises:
         ValueError: for a negative number of steps, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> from lrjax import linear_decay
@@ -133,6 +135,7 @@ def with_cooldown(
     Raises:
         ValueError: for less than one step, a cooldown longer than the run, or a value that is
             not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> from lrjax import constant
@@ -178,7 +181,7 @@ def scale(schedule: Schedule, factor: ArrayLike) -> Schedule:
 
     Raises:
         ValueError: for a factor that is not finite.
-        TypeError: for a schedule that is no function.
+        TypeError: for a schedule that is no function, or another argument of another kind.
 
     Example:
         >>> from lrjax import linear_decay
@@ -210,7 +213,7 @@ def product(*schedules: Schedule) -> Schedule:
 
     Raises:
         ValueError: for no schedule.
-        TypeError: for a schedule that is no function.
+        TypeError: for a schedule that is no function, or another argument of another kind.
 
     Example:
         >>> from lrjax import constant, linear_decay
@@ -246,6 +249,7 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
 
     Raises:
         ValueError: for a factor outside of that range.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> from lrjax import linear_decay
@@ -285,7 +289,7 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
 
     Raises:
         ValueError: for less than one step.
-        TypeError: for a schedule that is no function.
+        TypeError: for a schedule that is no function, or another argument of another kind.
 
     Example:
         >>> from lrjax import step_decay
@@ -318,6 +322,7 @@ def repeat(
     Raises:
         ValueError: for less than one step, a multiplier below 1, or a value that is not
             finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> from lrjax import linear_decay

@@ -51,6 +51,7 @@ def cyclical(
     Raises:
         ValueError: for less than one step up or down, a value that is not finite, or an
             unknown mode.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = cyclical(0.0, 1.0, 2, scale_fn=lambda cycle: 1 / cycle)
@@ -111,6 +112,7 @@ def triangular(
 
     Raises:
         ValueError: for less than one step up or down, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = triangular(0.0, 1.0, 2)
@@ -142,6 +144,7 @@ def triangular2(
 
     Raises:
         ValueError: for less than one step up or down, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = triangular2(0.0, 1.0, 2)
@@ -187,6 +190,7 @@ def exp_range(
     Raises:
         ValueError: for less than one step up or down, a negative gamma, or a value that is not
             finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = exp_range(0.0, 1.0, 2, gamma=0.5)
@@ -236,6 +240,7 @@ def warm_restarts(
     Raises:
         ValueError: for less than one step, a multiplier below 1, a warmup as long as the
             cycle, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = warm_restarts(1.0, 2, cycle_mult=2)

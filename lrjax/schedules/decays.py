@@ -41,6 +41,7 @@ def linear_decay(
 
     Raises:
         ValueError: for less than one step, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = linear_decay(1.0, 4)
@@ -67,6 +68,7 @@ def cosine_decay(
 
     Raises:
         ValueError: for less than one step, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = cosine_decay(1.0, 4)
@@ -107,6 +109,7 @@ def polynomial_decay(
 
     Raises:
         ValueError: for less than one step, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = polynomial_decay(1.0, 4, power=2)
@@ -153,6 +156,7 @@ def exponential_decay(
 
     Raises:
         ValueError: for less than one step, a negative rate, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = exponential_decay(1.0, 0.25, decay_steps=2, end_value=0.1)
@@ -207,6 +211,7 @@ def inverse_time_decay(
 
     Raises:
         ValueError: for less than one step, a negative rate, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = inverse_time_decay(1.0, 1.0)
@@ -245,6 +250,7 @@ def compound_time_decay(init_value: ArrayLike, decay_rate: ArrayLike) -> Schedul
 
     Raises:
         ValueError: for a negative rate, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = compound_time_decay(1.0, 1.0)
@@ -305,6 +311,7 @@ def inverse_sqrt_decay(
 
     Raises:
         ValueError: for a negative number of steps, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = inverse_sqrt_decay(1.0, warmup_steps=2)
@@ -351,6 +358,7 @@ def noam(model_size: int, warmup_steps: int, *, factor: ArrayLike = 1.0) -> Sche
 
     Raises:
         ValueError: for a size or a number of steps below 1, or a factor that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = noam(64, 4)

@@ -46,6 +46,7 @@ def onecycle(
     Raises:
         ValueError: for less than one step, a fraction outside [0, 1] (above 0.5 with three
             phases), a factor that is not above 0, or an unknown anneal.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = onecycle(1.0, 11, pct_start=0.5, anneal="linear", div_factor=10)
@@ -96,6 +97,7 @@ def onecycle_momentum(
 
     Raises:
         ValueError: as in `onecycle`.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> momentum = onecycle_momentum(11, pct_start=0.5, anneal="linear")
@@ -167,6 +169,7 @@ def smith_onecycle(
     Raises:
         ValueError: for less than one step, a cycle longer than the run, or a value that is
             not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = smith_onecycle(0.1, 1.0, 12, cycle_steps=10)
@@ -210,6 +213,7 @@ def smith_onecycle_momentum(
 
     Raises:
         ValueError: as in `smith_onecycle`.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> momentum = smith_onecycle_momentum(0.95, 0.85, 12, cycle_steps=10)

@@ -32,6 +32,7 @@ def step_decay(init_value: ArrayLike, drop: ArrayLike, every: int, *, offset: in
     Raises:
         ValueError: for less than one step, a negative offset or drop, or a value that is not
             finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = step_decay(1.0, 0.5, 2, offset=1)
@@ -72,6 +73,7 @@ def multistep_decay(
     Raises:
         ValueError: for milestones that are negative or out of order, or a value that is not
             finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = multistep_decay(1.0, [2, 3], gamma=0.5)
@@ -116,6 +118,7 @@ def piecewise_constant(values: Sequence[ArrayLike], boundaries: Sequence[int]) -
     Raises:
         ValueError: for boundaries that are negative, out of order or of the wrong number, or
             a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = piecewise_constant([1.0, 0.5, 0.25], [2, 3])

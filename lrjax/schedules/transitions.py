@@ -24,6 +24,7 @@ def constant(value: ArrayLike) -> Schedule:
 
     Raises:
         ValueError: if `value` is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> float(constant(0.5)(1000))
@@ -61,6 +62,7 @@ def interpolate(
     Raises:
         ValueError: for less than one step, a value that is not finite, an unknown shape, or
             an exponential transition through 0.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = interpolate(1.0, 0.0, 4, shape=lambda x: x**2)
@@ -105,6 +107,7 @@ def exponential_ramp(start: ArrayLike, end: ArrayLike, steps: int) -> Schedule:
 
     Raises:
         ValueError: for less than one step, or a value that is not above 0.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> ramp = exponential_ramp(1e-3, 10.0, 5)
@@ -133,6 +136,7 @@ def linear_ramp(start: ArrayLike, end: ArrayLike, steps: int) -> Schedule:
 
     Raises:
         ValueError: for less than one step, or a value that is not finite.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> ramp = linear_ramp(0.0, 1.0, 5)
@@ -182,6 +186,7 @@ def wsd(
     Raises:
         ValueError: for a negative number of steps, three zeros, a value that is not finite,
             or an unknown decay.
+        TypeError: for an argument of another kind.
 
     Example:
         >>> rate = wsd(1.0, warmup_steps=2, stable_steps=2, decay_steps=4)
