@@ -3,7 +3,8 @@
 A factory checks its arguments and returns `functools.partial` of a function of the count,
 so that a schedule pickles and prints its parameters. Values may be traced (a schedule can be
 built inside `vmap`); numbers of steps are Python ints. The count is the number of updates
-already done: 0 for the first update. It may be an int, a traced int or an array of ints.
+already done: 0 for the first update. It may be an int, a traced int or an array of ints; one
+below 0 counts as 0.
 
 What others call it, and how to write it here. Where the other library scales the optimizer's own
 rate, that rate comes first. Unlike some of theirs, a finite schedule holds its last value.
