@@ -131,6 +131,13 @@ def test_a_count_is_an_integer(case, count):
         case.schedule()(count)
 
 
+@every_schedule
+def test_a_count_below_0_counts_as_0(case):
+    schedule = case.schedule()
+    values = schedule(np.array([-(2**31), -3, 0], np.int32))
+    np.testing.assert_array_equal(values, np.full(3, schedule(0)))
+
+
 def test_a_count_beyond_the_range_is_its_end():
     schedule = ls.linear_ramp(0.0, 1.0, 2**31 - 1)
     np.testing.assert_array_equal(schedule(np.array([-5, 2**40])), [0.0, 1.0])
