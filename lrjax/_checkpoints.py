@@ -32,8 +32,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__: list[str] = []
-
 Identity = Mapping[str, Any]
 FORMAT, IDENTITY = 1, "identity.json"
 KEEP = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -80,6 +80,19 @@ def sequence(name: str, value: Iterable[T], *, minimum: int = 0) -> tuple[T, ...
     if len(values) < minimum:
         raise ValueError(f"{name} must be at least {minimum} long, got {value!r}.")
     return values
+
+
+def each(
+    name: str, values: Iterable[Any], check: Callable[..., T], *, fewest: int = 0, **bounds: Any
+) -> tuple[T, ...]:
+    """Some values in order, each of which is checked under its number."""
+    listed = sequence(name, values, minimum=fewest)
+    return tuple(check(f"{name}[{k}]", value, **bounds) for k, value in enumerate(listed))
+
+
+def optional(check: Callable[..., T], name: str, value: Any, **bounds: Any) -> T | None:
+    """None, or a value that is checked."""
+    return None if value is None else check(name, value, **bounds)
 
 
 def one_of(name: str, value: T, options: Collection[T]) -> T:

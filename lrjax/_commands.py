@@ -238,8 +238,9 @@ def _load(path: Path) -> Curves:
 
 
 def _print_rates(curves: Curves, suggestion: Suggestion) -> None:
-    print(_tables.text_table(_tables.joint_rows(curves, suggestion)))
-    print(_tables.verdict(curves, suggestion))
+    rows = _tables.joint_rows(curves, suggestion)
+    print(_tables.text_table(rows))
+    print(_tables.verdict(curves, rows))
 
 
 def _result(curves: Curves, suggestion: Suggestion) -> dict[str, Any]:

@@ -20,17 +20,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__: list[str] = []
-
 
 def fingerprint(value: Any) -> str:
     """A short text that is the same for the same value, in every process and every run.
 
     Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
     and what they hold, dicts in their order; functions by name, code, defaults, what they close
-    over and the globals that they name. Of globals count functions, classes, dataclasses,
-    arrays and what cannot change, what is installed by its name; a list, a dict or another
-    object may be a cache. What cannot be looked into counts by its type.
+    over and the globals that they name. Of those globals, functions, classes, dataclasses, arrays
+    and immutable values count; lists, dicts and other objects do not, as they may be caches. What
+    is installed counts by its name, what cannot be looked into by its type.
 
     Args:
         value: pytrees of arrays, plain values and functions, or anything else.

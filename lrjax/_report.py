@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from lrjax import __version__, _tables
-from lrjax.curves import Curves
+from lrjax.curves import Curves, without_seed
 from lrjax.plotting.curves import plot_curves, quantities, title
 from lrjax.plotting.grids import TITLES, grid_quantities, plot_grid
 from lrjax.plotting.style import blank_figure, spoken
@@ -82,12 +82,12 @@ def report_html(curves: Curves, suggestion: Suggestion, arguments: dict[str, Any
     ]
     grids = [
         _picture(TITLES[name], (4.2, 3.4), plot_grid, curves, name, **drawn)
-        for name in (grid_quantities(curves) if len(_axes(curves)) == 2 else ())
+        for name in (grid_quantities(curves) if len(without_seed(curves.axes)) == 2 else ())
     ]
     body = [
         "<h1>Learning-rate range test</h1>",
         f"<p>{html.escape(repr(curves))}</p>",
-        f"<p class=headline>{html.escape(_tables.verdict(curves, suggestion))}</p>",
+        f"<p class=headline>{html.escape(_tables.verdict(curves, rows))}</p>",
         "<h2>Curves</h2>",
         *lines,
         *grids,
@@ -120,10 +120,6 @@ def _how(suggestion: Suggestion, rows: list[_tables.Row]) -> list[str]:
         parts.append(_scrolled(_tables.html_table(seeds)))
     given = dict.fromkeys(row["reason"] for row in rows if row["reason"])
     return parts + [f"<p><b>{spoken(reason)}</b>: {REASONS[reason]}</p>" for reason in given]
-
-
-def _axes(curves: Curves) -> list[str]:
-    return [name for name in curves.axes if name != "seed"]
 
 
 SIZE = 5.0, 3.7  # inches

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import Curves
+from lrjax.curves import Curves, aligned, seeds_last, without_seed
 from lrjax.plotting.grids import grid_values
 from lrjax.plotting.style import spoken
 from lrjax.suggestions import Suggestion, rank
@@ -17,17 +17,15 @@ Row = dict[str, Any]
 
 def curve_rows(curves: Curves) -> list[Row]:
     """A row per lane: over its seeds, the mean of the lowest losses, and how many diverged."""
-    seed = list(curves.axes).index("seed") if "seed" in curves.axes else None
-    diverged = curves.diverged if seed is None else curves.diverged.sum(seed)
+    diverged = seeds_last(curves.axes, curves.diverged)
     columns = {"lowest_loss": grid_values(curves, "loss")}
     if len(curves.eval_steps):
         columns["lowest_eval_loss"] = grid_values(curves, "eval_loss")
-    seeds = 1 if seed is None else curves.diverged.shape[seed]
     return [
         coordinates
         | {name: _rounded(column[index]) for name, column in curves.lanes.items()}
         | {name: _rounded(values[index]) for name, values in columns.items()}
-        | {"diverged": int(diverged[index]), "seeds": seeds}
+        | {"diverged": int(diverged[index].sum()), "seeds": diverged.shape[-1]}
         for index, coordinates in _lanes(curves.axes)
     ]
 
@@ -53,9 +51,9 @@ def seed_rows(suggestion: Suggestion) -> list[Row]:
     """A row per lane: what each of its seeds says, a rate or a reason."""
     if "seed" not in suggestion.axes:
         return []
-    seed = list(suggestion.axes).index("seed")
     rates, reasons = (
-        np.moveaxis(array, seed, -1) for array in (suggestion.learning_rate, suggestion.reason)
+        seeds_last(suggestion.axes, array)
+        for array in (suggestion.learning_rate, suggestion.reason)
     )
     return [
         coordinates
@@ -88,12 +86,12 @@ def chosen_row(curves: Curves, rows: list[Row]) -> Row | None:
     return chosen | {"significant": significant} if named else None
 
 
-def verdict(curves: Curves, suggestion: Suggestion) -> str:
+def verdict(curves: Curves, rows: list[Row]) -> str:
     """A sentence for people: the rate of the lane to take, and how sure the choice is."""
-    chosen = chosen_row(curves, joint_rows(curves, suggestion))
+    chosen = chosen_row(curves, rows)
     if chosen is None:
         return "No learning rate can be named."
-    lane = {name: chosen[name] for name in curves.axes if name != "seed"}
+    lane = {name: chosen[name] for name in without_seed(curves.axes)}
     text = f"Learning rate {chosen['learning_rate']:.3g}"
     text += "".join(f", {spoken(name)} {value:g}" for name, value in lane.items())
     doubt = "" if chosen["significant"] else " (which may be chance: the seeds cannot tell)"
@@ -102,9 +100,7 @@ def verdict(curves: Curves, suggestion: Suggestion) -> str:
 
 def text_table(rows: list[Row]) -> str:
     """For a terminal, without the columns that are empty."""
-    cells = _cells(rows)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in cells)
+    return "\n".join(aligned(_cells(rows)))
 
 
 def html_table(rows: list[Row]) -> str:
@@ -127,7 +123,7 @@ def without_nan(value: Any) -> Any:
 
 def _lanes(axes: dict[str, np.ndarray]) -> list[tuple[tuple[int, ...], Row]]:
     """The index and the coordinates of every lane, whatever its seed."""
-    axes = {name: values for name, values in axes.items() if name != "seed"}
+    axes = without_seed(axes)
     return [
         (
             index,

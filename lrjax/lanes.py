@@ -115,10 +115,7 @@ def _columns(lanes: Any) -> dict[str, np.ndarray]:
 
 def _seeds(seeds: Any) -> np.ndarray:
     if np.iterable(seeds):
-        checked = [_checks.integer(f"seeds[{k}]", seed) for k, seed in enumerate(seeds)]
-        if not checked:
-            raise ValueError(f"seeds must hold at least one seed, got {seeds!r}.")
-        return np.array(checked, np.int32)
+        return np.array(_checks.each("seeds", seeds, _checks.integer, fewest=1), np.int32)
     return np.arange(_checks.integer("seeds", seeds, minimum=1), dtype=np.int32)
 
 
@@ -148,14 +145,6 @@ def _parameters(optimizer: Any) -> Mapping[str, inspect.Parameter]:
             f"lrjax.sgd or optax.adam itself, got {optimizer!r}."
         )
     return inspect.signature(optimizer).parameters
-
-
-def lane_names(lanes: Any) -> set[str]:
-    """The hyperparameters that a grid or a list of lanes sets."""
-    if isinstance(lanes, Mapping):
-        return set(lanes)
-    listed = lanes if isinstance(lanes, Sequence) else []
-    return {name for lane in listed if isinstance(lane, Mapping) for name in lane}
 
 
 class Block(NamedTuple):
@@ -223,6 +212,11 @@ def check_mesh(mesh: Any, lanes: int) -> None:
             f"mesh must not have more devices along 'lanes' than there are lanes, {lanes}, "
             f"got {mesh.shape[LANES]}."
         )
+
+
+def on_one_cpu(mesh: Mesh | None) -> bool:
+    """Whether lanes run on one CPU, and on no other device."""
+    return mesh is None and jax.default_backend() == "cpu"
 
 
 def sharding(mesh: Mesh | None, *axes: str) -> NamedSharding | None:

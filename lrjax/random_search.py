@@ -146,9 +146,7 @@ def choice(values: Sequence[float]) -> Distribution:
         >>> len(set(values.tolist()))
         3
     """
-    values = _checks.sequence("values", values, minimum=1)
-    for k, value in enumerate(values):
-        _checks.static(f"values[{k}]", value)
+    values = _checks.each("values", values, _checks.static, fewest=1)
     return functools.partial(_choice, values=values)
 
 

@@ -112,6 +112,10 @@ def linen_task(
     Returns:
         A task whose model state holds all collections but the parameters.
 
+    Raises:
+        TypeError: if `module` is no `flax.linen.Module` that was made from its class, or `loss_fn`
+            no function.
+
     Example:
         >>> from flax import linen as nn
         >>> batch = jnp.ones((8, 3)), jnp.ones((8, 1))
@@ -171,6 +175,9 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
 
     Returns:
         A task whose model state holds all variables but parameters and random numbers.
+
+    Raises:
+        TypeError: if `make_model` or `loss_fn` is no function.
 
     Example:
         >>> from flax import nnx

@@ -16,7 +16,7 @@ steps, decay, last = [*sys.argv[5:], *["30", "1e-3", ""][len(sys.argv) - 5 :]]
 import jax
 
 jax.distributed.initialize(
-    f"127.0.0.1:{port}", int(count), int(number), heartbeat_timeout_seconds=20
+    f"127.0.0.1:{port}", int(count), int(number), heartbeat_timeout_seconds=5
 )
 
 from helpers import clouds, network

@@ -10,6 +10,7 @@ import numpy as np
 from helpers import clouds, network
 
 import lrjax
+from lrjax._checkpoints import Checkpoints
 from lrjax.sweeps import driver
 
 driver.CHECKPOINT_SECONDS = 0.0
@@ -35,6 +36,17 @@ def run(checkpoint_dir=None, stream=False, **options):
     return lrjax.range_test(task, source if stream else batches, **arguments | options)
 
 
+def announcing(save):
+    """A save that says on stdout when it begins, so that it can be killed there."""
+
+    def announced(self, step, tree, arrays):
+        print("saving", step, flush=True)
+        save(self, step, tree, arrays)
+
+    return announced
+
+
 if __name__ == "__main__":
+    Checkpoints.save = announcing(Checkpoints.save)
     directory, out = sys.argv[1:]
     run(directory).save(out)

@@ -94,6 +94,6 @@ def test_a_killed_process_ends_the_other_with_a_clear_error(tmp_path, processes,
     _, errors = other.communicate(timeout=60)
     assert other.returncode != 0
     assert time.monotonic() - begun < 60
-    # Where the first process dies, JAX itself ends the others, in words of its own.
-    ours, theirs = "another process of the sweep has probably ended", "another task died"
-    assert ours in errors or theirs in errors
+    # Where the first process dies, JAX may end the others before lrjax can say anything.
+    said = {0: "another task died", 1: "another process of the sweep has probably ended"}
+    assert said[killed] in errors

@@ -14,7 +14,7 @@ from resume_worker import run
 
 import lrjax
 from lrjax._checkpoints import Checkpoints
-from lrjax.sweeps import driver, engine, measures, programs, workers
+from lrjax.sweeps import driver, engine, programs, spans, workers
 
 WORKER = pathlib.Path(__file__).parent / "resume_worker.py"
 
@@ -33,8 +33,8 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def killed_after(monkeypatch, saves):
-    """Let the sweep save so many times, then die in the next save."""
+def kill(monkeypatch, folder, saves, **options):
+    """Let a sweep save so many times, and die in the next save."""
     save, done = Checkpoints.save, []
 
     def dying(self, step, tree, arrays):
@@ -43,7 +43,10 @@ def killed_after(monkeypatch, saves):
         done.append(step)
         save(self, step, tree, arrays)
 
-    monkeypatch.setattr(Checkpoints, "save", dying)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", dying)
+        with pytest.raises(Killed):
+            run(folder, **options)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +63,7 @@ def killed_after(monkeypatch, saves):
 def test_a_killed_sweep_goes_on_where_it_was(options, tmp_path, monkeypatch):
     expected = run(**options)
     for saves in (1, 4):
-        with monkeypatch.context() as patch:
-            killed_after(patch, saves)
-            with pytest.raises(Killed):
-                run(tmp_path, **options)
+        kill(monkeypatch, tmp_path, saves, **options)
     trained = []
     first_run, run_on = driver.first_run, driver.run
     monkeypatch.setattr(driver, "first_run", lambda *a: trained.append(a) or first_run(*a))
@@ -75,47 +75,45 @@ def test_a_killed_sweep_goes_on_where_it_was(options, tmp_path, monkeypatch):
     assert len(trained) == 20 - 1 - 4
 
 
-def test_a_process_killed_at_ten_random_moments_goes_on(whole, tmp_path):
+def test_a_killed_process_goes_on(whole, tmp_path, monkeypatch):
+    """Killed while it saves, wherever in a save that is: each process comes some saves further."""
+    # Compiled once: what is tested comes after.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     out, moments = tmp_path / "curves.npz", random.Random(0)
     command = [sys.executable, str(WORKER), str(tmp_path / "saved"), str(out)]
-    for _ in range(10):
-        process = subprocess.Popen(command)
-        time.sleep(moments.uniform(1.0, 6.0))
+    for saves in (1, 1, 2, 3, 3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for _ in range(saves):
+            assert process.stdout.readline().startswith("saving ")
+        time.sleep(moments.uniform(0, 0.05))  # about what a save takes
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, check=True)
+        process.communicate()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert_identical(lrjax.Curves.load(out), whole)
 
 
-def test_a_killed_sweep_goes_on_with_another_number_of_cores(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_cores", lambda: 3)
-    expected = run()
-    with monkeypatch.context() as patch:
-        killed_after(patch, 2)
-        with pytest.raises(Killed):
-            run(tmp_path)
-    monkeypatch.setattr(workers, "_cores", lambda: 1)
-    assert_identical(run(tmp_path), expected)
+def on_one_core(patch):
+    patch.setattr(workers, "_cores", lambda: 1)
 
 
 @pytest.mark.parametrize(
     ("options", "changed"),
     [
-        ({"lane_batch": 2}, lambda patch: patch.setattr(workers, "_cores", lambda: 1)),
-        ({"chunk_steps": None}, lambda patch: patch.setattr(measures, "MAX_DISPATCH_STEPS", 7)),
+        ({}, on_one_core),
+        ({"lane_batch": 2}, on_one_core),
+        ({"chunk_steps": None}, lambda patch: patch.setattr(spans, "MAX_DISPATCH_STEPS", 7)),
         ({"lane_batch": np.int64(3), "eval_every": np.int64(4)}, lambda patch: None),
     ],
-    ids=["cores", "dispatches", "NumPy's integers"],
+    ids=["cores", "lanes at once", "dispatches", "NumPy's integers"],
 )
 def test_a_killed_sweep_goes_on_where_another_machine_would_cut_it_in_other_ways(
     options, changed, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(workers, "_cores", lambda: 2)
     expected = run(**options)
-    with monkeypatch.context() as patch:
-        killed_after(patch, 2)
-        with pytest.raises(Killed):
-            run(tmp_path, **options)
+    kill(monkeypatch, tmp_path, 2, **options)
     changed(monkeypatch)
     assert_identical(run(tmp_path, **options), expected)
 
@@ -132,10 +130,8 @@ def test_a_killed_sweep_whose_lanes_did_not_fit_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "run", small)
     with pytest.warns(UserWarning, match="do not fit"):
         expected = run()
-    with monkeypatch.context() as patch:
-        killed_after(patch, 2)
-        with pytest.warns(UserWarning, match="do not fit"), pytest.raises(Killed):
-            run(tmp_path)
+    with pytest.warns(UserWarning, match="do not fit"):
+        kill(monkeypatch, tmp_path, 2)
     assert_identical(run(tmp_path), expected)
 
 

@@ -278,7 +278,7 @@ def test_the_thread_ends_when_a_sweep_stops_early_or_fails():
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to threads")
 def test_an_interrupt_reaches_who_waits_for_a_stream_that_stalls(monkeypatch):
-    monkeypatch.setattr("lrjax.batches.PATIENCE", 0.01)
+    monkeypatch.setattr("lrjax.batches.streams.PATIENCE", 0.01)
     answered = threading.Event()
 
     def stalling():

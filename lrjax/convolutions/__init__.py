@@ -7,6 +7,6 @@ arrays and for matrix products, and for little else: a convolution's gradients, 
 differentiated; its results and gradients stay the same to rounding.
 """
 
-from lrjax.convolutions.rewriting import Rewritten, convolves, faster, rewrite
+from lrjax.convolutions.rewriting import Rewritten, convolves, rewrite
 
-__all__ = ["Rewritten", "convolves", "faster", "rewrite"]
+__all__ = ["Rewritten", "convolves", "rewrite"]

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
-from jax.sharding import Mesh
 
 from lrjax.convolutions import planes, pools
 from lrjax.convolutions.chains import chains
@@ -88,11 +87,6 @@ def convolves(program: ClosedJaxpr | Jaxpr) -> bool:
         False
     """
     return _has(program, {"conv_general_dilated"})
-
-
-def faster(mesh: Mesh | None) -> bool:
-    """Whether a program with convolutions runs faster rewritten: measured on CPUs alone."""
-    return mesh is None and jax.default_backend() == "cpu"
 
 
 def _evaluate(program: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:

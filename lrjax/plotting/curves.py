@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves
+from lrjax.curves import Curves, seeds_last, without_seed
 from lrjax.plotting.style import (
     MAX_ENTRIES,
     Looks,
@@ -71,7 +71,7 @@ def plot_curves(
     names = _checks.sequence("quantity", names, minimum=1)
     drawn = [_over_seeds(curves, name, smooth) for name in names]
     ax = given_or_new(ax)
-    axes = {name: values for name, values in curves.axes.items() if name != "seed"}
+    axes = without_seed(curves.axes)
     looks, markers = lane_looks(axes), _markers(suggestion)
     size = 9 if len(looks.styles) <= MAX_ENTRIES else 5
     for index, style in looks.styles.items():
@@ -165,12 +165,8 @@ def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
     steps = curves.eval_steps if evaluated else 1 + np.arange(curves.steps)
     done = np.count_nonzero(steps <= curves.steps_done)
     x, values, sound = (array[..., :done] for array in (x, values, sound))
-    if "seed" not in curves.axes:
-        return Lines(x, values, np.zeros_like(values), sound, values[..., None, :])
-    seed = list(curves.axes).index("seed")
-    seeds = np.moveaxis(values, seed, -2)
-    sound = np.moveaxis(sound, seed, -2)
-    lasting = _lasting(np.moveaxis(curves.diverged_at, seed, -1))[..., None]
+    seeds, sound = (seeds_last(curves.axes, array, trailing=1) for array in (values, sound))
+    lasting = _lasting(seeds_last(curves.axes, curves.diverged_at))[..., None]
     mean = np.mean(seeds, -2, where=lasting)
     return Lines(x, mean, np.std(seeds, -2, where=lasting), (sound | ~lasting).all(-2), seeds)
 

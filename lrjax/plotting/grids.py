@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves, coordinate
+from lrjax.curves import Curves, coordinate, seeds_last, without_seed
 from lrjax.plotting.curves import rises
 from lrjax.plotting.style import given_or_new, spoken
 from lrjax.suggestions import Suggestion, suggest
@@ -63,7 +63,7 @@ def plot_grid(
         >>> ax.get_xlabel(), ax.get_ylabel()
         ('momentum', 'weight decay')
     """
-    axes = {name: values for name, values in curves.axes.items() if name != "seed"}
+    axes = without_seed(curves.axes)
     if len(axes) != 2:
         raise ValueError(
             f"curves must have two axes of lanes besides the seed, got {list(axes)} "
@@ -111,7 +111,7 @@ def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = N
         losses = np.full((*losses.shape[:-1], 1), np.nan)
     last = quantity.startswith("last_")
     values = (losses[..., -1] if last else np.fmin.reduce(losses, axis=-1)).astype(np.float64)
-    return values.mean(list(curves.axes).index("seed")) if "seed" in curves.axes else values
+    return seeds_last(curves.axes, values).mean(-1)
 
 
 def grid_quantities(curves: Curves) -> list[str]:

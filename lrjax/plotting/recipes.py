@@ -13,8 +13,6 @@ from lrjax.plotting.grids import plot_grid
 from lrjax.plotting.schedules import plot_schedule
 from lrjax.plotting.style import blank_figure, require_matplotlib, spoken
 from lrjax.recipes import Recipe
-from lrjax.recipes.cycles import MAX_OVER_MIN
-from lrjax.schedules import onecycle, onecycle_momentum
 from lrjax.suggestions import suggest
 
 __all__ = ["plot_recipe"]
@@ -105,12 +103,7 @@ def _draw_stage(ax: Any, curves: Curves, recipe: Recipe) -> None:
 
 
 def _draw_plan(ax: Any, recipe: Recipe) -> None:
-    steps, momentum = recipe.total_steps, None
-    if recipe.momentum is not None and recipe.min_momentum is not None:
-        momentum = onecycle_momentum(
-            steps, base_value=recipe.min_momentum, max_value=recipe.momentum
-        )
-    rate = onecycle(recipe.max_learning_rate, steps, div_factor=MAX_OVER_MIN)
-    plot_schedule(rate, steps, momentum=momentum, ax=ax)
+    rate, momentum = recipe.schedules()
+    plot_schedule(rate, recipe.total_steps, momentum=momentum, ax=ax)
     decay = "" if recipe.weight_decay is None else f": weight decay {recipe.weight_decay:.3g}"
     ax.set_title(f"plan{decay}", fontsize="medium")

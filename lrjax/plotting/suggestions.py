@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.plotting.style import given_or_new, lane_looks, lane_name
+from lrjax.curves import seeds_last
+from lrjax.plotting.style import given_or_new, lane_looks, lane_name, spoken
 from lrjax.suggestions import Suggestion
 
 __all__ = ["plot_suggestion"]
@@ -42,9 +43,7 @@ def plot_suggestion(suggestion: Suggestion, *, ax: Any = None) -> Any:
 
     agreed = suggestion.consensus
     styles = lane_looks(agreed.axes).styles
-    seeds = np.expand_dims(suggestion.learning_rate, -1)
-    if "seed" in suggestion.axes:
-        seeds = np.moveaxis(suggestion.learning_rate, list(suggestion.axes).index("seed"), -1)
+    seeds = seeds_last(suggestion.axes, suggestion.learning_rate)
     for k, (index, style) in enumerate(styles.items()):
         color = style["color"]
         bounds = [agreed.min_learning_rate[index], agreed.max_learning_rate[index]]
@@ -53,7 +52,7 @@ def plot_suggestion(suggestion: Suggestion, *, ax: Any = None) -> Any:
         ax.plot(agreed.learning_rate[index], k, "o", color=color, mec="white", ms=9)
         if agreed.reason[index]:
             where = ax.get_yaxis_transform()
-            reason = agreed.reason[index].replace("_", " ")
+            reason = spoken(agreed.reason[index])
             ax.text(0.5, k, reason, transform=where, ha="center", va="center", fontsize="small")
     ax.set_yticks(range(len(styles)), [lane_name(agreed.axes, index) for index in styles])
     ax.set_ylim(len(styles) - 0.5, -0.5)

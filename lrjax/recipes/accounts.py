@@ -25,8 +25,8 @@ DISAGREEMENT = 0.3  # decades, a factor of two
 
 def done(what: str, curves: Curves) -> str:
     """What was run."""
-    seeds, steps, done = len(curves.axes["seed"]), curves.steps, int(curves.steps_done)
-    updates = f"{steps}" if done == steps else f"{done} of {steps}"
+    seeds, steps, ran = len(curves.axes["seed"]), curves.steps, int(curves.steps_done)
+    updates = f"{steps}" if ran == steps else f"{ran} of {steps}"
     lanes = f"{_counted(curves.diverged_at.size // seeds, 'lane')} x {_counted(seeds, 'seed')}"
     return f"{what}: {lanes}, {updates} updates each."
 

@@ -66,9 +66,7 @@ def compare_batch_sizes(
         Smith, A disciplined approach to neural network hyper-parameters, 2018,
         arXiv 1803.09820.
     """
-    sizes = _checks.sequence("batch_sizes", batch_sizes, minimum=1)
-    for k, size in enumerate(sizes):
-        _checks.integer(f"batch_sizes[{k}]", size, minimum=1)
+    sizes = _checks.each("batch_sizes", batch_sizes, _checks.integer, fewest=1, minimum=1)
     _checks.integer("steps", steps, minimum=1)
     _checks.one_of("equal", equal, ("samples", "time"))
     if isinstance(data, ArrayBatches):

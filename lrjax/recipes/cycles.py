@@ -12,7 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax.lanes import momentum_name
-from lrjax.schedules import onecycle, onecycle_momentum
+from lrjax.schedules import Schedule, onecycle, onecycle_momentum
 from lrjax.transforms import schedulable
 
 __all__ = ["OneCycle"]
@@ -40,19 +40,25 @@ class OneCycle:
     weight_decay: ArrayLike | None
     min_momentum: ArrayLike | None = MIN_MOMENTUM
 
+    def schedules(
+        self, max_learning_rate: ArrayLike, momentum: ArrayLike | None = None
+    ) -> tuple[Schedule, Schedule | None]:
+        """The rate, and the momentum where there is one, of the cycle with these maxima."""
+        rate = onecycle(max_learning_rate, self.total_steps, div_factor=MAX_OVER_MIN)
+        if momentum is None or self.min_momentum is None:
+            return rate, None
+        lowest = jnp.minimum(self.min_momentum, momentum)
+        return rate, onecycle_momentum(self.total_steps, base_value=lowest, max_value=momentum)
+
     def __call__(
         self, max_learning_rate: ArrayLike, momentum: ArrayLike | None = None
     ) -> optax.GradientTransformation:
-        """The optimizer with the cycle's highest rate and highest momentum."""
-        hyperparams: dict[str, Any] = {
-            "learning_rate": onecycle(max_learning_rate, self.total_steps, div_factor=MAX_OVER_MIN)
+        """The optimizer that follows these schedules, with the weight decay if there is one."""
+        rate, falling = self.schedules(max_learning_rate, momentum)
+        hyperparams = {
+            "learning_rate": rate,
+            momentum_name(self.optimizer): falling,
+            "weight_decay": self.weight_decay,
         }
-        if momentum is not None and self.min_momentum is not None:
-            hyperparams[momentum_name(self.optimizer)] = onecycle_momentum(
-                self.total_steps,
-                base_value=jnp.minimum(self.min_momentum, momentum),
-                max_value=momentum,
-            )
-        if self.weight_decay is not None:
-            hyperparams["weight_decay"] = self.weight_decay
-        return schedulable(self.optimizer)(**hyperparams)
+        given = {name: value for name, value in hyperparams.items() if value is not None}
+        return schedulable(self.optimizer)(**given)

@@ -59,8 +59,8 @@ def smith_recipe(
 
     Args:
         task: what is trained.
-        batches: as in `sweep`. Every stage reads a stream anew, or, where that is an iterator,
-            on from where it was.
+        batches: as in `sweep`. Every stage starts a stream over; an iterator goes on where the
+            stage before stopped.
         eval_batches: data that are not trained on, which all choices are made by; what the
             final model is judged on should be others still.
         total_steps: updates of the run that is planned.
@@ -115,8 +115,8 @@ def smith_recipe(
     if momentums is not None:
         momentums = _checks.sequence("momentums", momentums, minimum=1)
         _checks.number("momentums", list(momentums), at_least=0, at_most=1)
-    for name in options.keys() & SET_BY_STAGES:
-        raise TypeError(f"smith_recipe takes no {name}, which its stages set themselves.")
+    if fixed := sorted(options.keys() & SET_BY_STAGES):
+        raise TypeError(f"smith_recipe takes no {', '.join(fixed)}: its stages set that.")
     taken = {
         "learning_rate": True,
         "weight_decay": weight_decays is not None,

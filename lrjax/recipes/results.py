@@ -14,6 +14,7 @@ import optax
 from lrjax import _checks
 from lrjax.curves import Curves
 from lrjax.recipes.cycles import OneCycle
+from lrjax.schedules import Schedule
 from lrjax.transforms import adamw, sgd
 
 __all__ = ["Recipe"]
@@ -56,23 +57,58 @@ class Recipe:
     @property
     def updates(self) -> int:
         """What the recipe cost: the updates of all lanes of all stages."""
-        return sum(curves.loss.size for curves in self.evidence.values())
+        return sum(curves.done().loss.size for curves in self.evidence.values())
 
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer of the run; `get_hyperparams` reads its rate, momentum and decay above 0.
 
         Raises:
             ValueError: if the recipe names no rate.
+
+        Example:
+            >>> from lrjax import get_hyperparams
+            >>> recipe = Recipe(
+            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=1e-4,
+            ...     momentum=0.95, min_momentum=0.85, total_steps=100)
+            >>> state = recipe.optimizer().init(np.zeros(3))
+            >>> {name: round(float(value), 4) for name, value in get_hyperparams(state).items()}
+            {'learning_rate': 0.05, 'momentum': 0.95, 'weight_decay': 0.0001}
         """
+        return self._cycle()(self.max_learning_rate, self.momentum)
+
+    def schedules(self) -> tuple[Schedule, Schedule | None]:
+        """The run's learning rate, and its momentum if it has one, as schedules of the update.
+
+        Raises:
+            ValueError: if the recipe names no rate.
+
+        Example:
+            >>> recipe = Recipe(
+            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=None,
+            ...     momentum=None, min_momentum=None, total_steps=100)
+            >>> rate, momentum = recipe.schedules()
+            >>> round(float(rate(29)), 4), momentum
+            (0.5, None)
+        """
+        return self._cycle().schedules(self.max_learning_rate, self.momentum)
+
+    def _cycle(self) -> OneCycle:
         if not np.isfinite(self.max_learning_rate):
             raise ValueError(
                 f"the recipe names no learning rate, {self.reason}; describe() says more."
             )
-        cycle = OneCycle(self.factory, self.total_steps, self.weight_decay, self.min_momentum)
-        return cycle(self.max_learning_rate, self.momentum)
+        return OneCycle(self.factory, self.total_steps, self.weight_decay, self.min_momentum)
 
     def describe(self) -> str:
-        """What was done, what was seen and why this was chosen, to check against the curves."""
+        """What was done, what was seen and why this was chosen, to check against the curves.
+
+        Example:
+            >>> recipe = Recipe(
+            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=1e-4,
+            ...     momentum=None, min_momentum=None, total_steps=100)
+            >>> print(recipe.describe().partition("; ")[0])
+            1cycle over 100 updates: learning rate from 0.05 up to 0.5 and down to almost 0
+        """
         doubts = ["Weak: " + doubt for doubt in self.doubts]
         return "\n".join([self._plan(), *self.account, *doubts])
 
@@ -95,7 +131,15 @@ class Recipe:
         return f"Recipe({self._plan()})"
 
     def to_json(self) -> str:
-        """Everything as JSON, curves included, which `from_json` reads."""
+        """Everything as JSON, curves included, which `from_json` reads.
+
+        Example:
+            >>> recipe = Recipe(
+            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=None,
+            ...     momentum=None, min_momentum=None, total_steps=100)
+            >>> Recipe.from_json(recipe.to_json()).max_learning_rate
+            0.5
+        """
         fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         fields["evidence"] = {name: _encoded(curves) for name, curves in self.evidence.items()}
         known = (name for name, factory in FACTORIES.items() if factory is self.factory)
@@ -118,6 +162,11 @@ class Recipe:
 
         Raises:
             ValueError: if the text is not of `to_json`, or needs a `factory`.
+
+        Example:
+            >>> Recipe.from_json("{}")
+            Traceback (most recent call last):
+            ValueError: text must be what Recipe.to_json wrote, got '{}' ('lrjax.Recipe').
         """
         try:
             fields = json.loads(text)

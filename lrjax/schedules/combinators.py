@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from lrjax import _checks
 from lrjax.schedules import _numerics
 from lrjax.schedules._numerics import MAX_COUNT, Schedule
-from lrjax.schedules.steps import check_boundaries
+from lrjax.schedules.steps import check_between
 
 __all__ = [
     "join",
@@ -47,18 +47,11 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         >>> [float(rate(count)) for count in range(5)]
         [1.0, 1.0, 1.0, 0.5, 0.0]
     """
-    schedules = _checks.sequence("schedules", schedules, minimum=1)
-    boundaries = check_boundaries("boundaries", boundaries)
-    if len(boundaries) != len(schedules) - 1:
-        raise ValueError(
-            f"boundaries must be one fewer than the {len(schedules)} schedules, got {boundaries!r}."
-        )
+    schedules = _checks.each("schedules", schedules, _checks.function, fewest=1)
     return partial(
         _join,
-        schedules=tuple(
-            _checks.function(f"schedules[{k}]", piece) for k, piece in enumerate(schedules)
-        ),
-        boundaries=boundaries,
+        schedules=schedules,
+        boundaries=check_between(boundaries, schedules, "schedules"),
     )
 
 
@@ -220,13 +213,8 @@ def product(*schedules: Schedule) -> Schedule:
         >>> float(product(linear_decay(1.0, 4), constant(0.5))(2))
         0.25
     """
-    _checks.sequence("schedules", schedules, minimum=1)
-    return partial(
-        _product,
-        schedules=tuple(
-            _checks.function(f"schedules[{k}]", factor) for k, factor in enumerate(schedules)
-        ),
-    )
+    factors = _checks.each("schedules", schedules, _checks.function, fewest=1)
+    return partial(_product, schedules=factors)
 
 
 @_numerics.closed_form

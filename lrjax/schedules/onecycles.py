@@ -29,7 +29,7 @@ def onecycle(
     :math:`e_1 = p\,T - 1`, and to :math:`v_0/\mathrm{final\_div}` at :math:`T - 1`, the last
     of :math:`T` updates. With three phases, back to :math:`v_0` at :math:`2 e_1` and from
     there to the minimum. Ends of phases are real-valued, as in PyTorch. Unlike PyTorch's, the
-    schedule holds its last value afterwards, and a rise of less than one step is none.
+    schedule holds its last value afterwards, and a rise shorter than one step is left out.
 
     Args:
         peak_value: the largest value.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -98,10 +99,19 @@ def _multistep_decay(count, init_value, milestones, gamma):
 
 def check_boundaries(name: str, boundaries: Sequence[int]) -> tuple[int, ...]:
     """Counts in ascending order."""
-    steps = enumerate(_checks.sequence(name, boundaries))
-    checked = tuple(_checks.integer(f"{name}[{k}]", step) for k, step in steps)
+    checked = _checks.each(name, boundaries, _checks.integer)
     if list(checked) != sorted(checked):
         raise ValueError(f"{name} must be in ascending order, got {boundaries!r}.")
+    return checked
+
+
+def check_between(boundaries: Sequence[int], pieces: Sequence[Any], what: str) -> tuple[int, ...]:
+    """The counts between pieces, of which there is one more."""
+    checked = check_boundaries("boundaries", boundaries)
+    if len(checked) != len(pieces) - 1:
+        raise ValueError(
+            f"boundaries must be one fewer than the {len(pieces)} {what}, got {boundaries!r}."
+        )
     return checked
 
 
@@ -125,16 +135,11 @@ def piecewise_constant(values: Sequence[ArrayLike], boundaries: Sequence[int]) -
         >>> [float(rate(count)) for count in range(5)]
         [1.0, 1.0, 0.5, 0.25, 0.25]
     """
-    values = _checks.sequence("values", values, minimum=1)
-    boundaries = check_boundaries("boundaries", boundaries)
-    if len(boundaries) != len(values) - 1:
-        raise ValueError(
-            f"boundaries must be one fewer than the {len(values)} values, got {boundaries!r}."
-        )
+    values = _checks.each("values", values, _checks.number, fewest=1)
     return partial(
         _piecewise_constant,
-        values=tuple(_checks.number(f"values[{k}]", value) for k, value in enumerate(values)),
-        boundaries=boundaries,
+        values=values,
+        boundaries=check_between(boundaries, values, "values"),
     )
 
 

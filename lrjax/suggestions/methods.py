@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves
+from lrjax.curves import Curves, seeds_last
 from lrjax.suggestions import basins, peers
 from lrjax.suggestions.lanes import Lane, lanes_of
 from lrjax.suggestions.results import Rates, Suggestion, over_named
@@ -44,8 +44,8 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
       converges", 2015, section 3.3), but no less than where half of the drop is done;
     - `min_learning_rate` is a tenth of the maximum (2018, section 5).
 
-    The others give what their source gives on the same losses y at the rates r, raw and whole
-    (NaN included), though for few points or a shape that it refuses there is a reason. Only
+    The others give exactly what their source gives for the same losses y at the rates r,
+    unsmoothed and NaN included; where the source fails or refuses, there is a reason instead. Only
     `"smith"` gives a minimum and a maximum, smooths, and looks at evaluations.
 
     - `"smith"`: the maximum is r at the extremum of the evaluation loss, or of a metric; the
@@ -107,7 +107,9 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
         name: np.array(column).reshape(shape)
         for name, column in zip(Rates._fields, zip(*lanes, strict=True), strict=True)
     }
-    return Suggestion(axes=curves.axes, method=method, spread=_spread(curves, columns), **columns)
+    decades = np.log10(seeds_last(curves.axes, columns["learning_rate"]))
+    spread = over_named(_deviation, decades)
+    return Suggestion(axes=curves.axes, method=method, spread=spread, **columns)
 
 
 def _read(lane: Lane, rule: Callable[[Lane], Rates]) -> Rates:
@@ -123,12 +125,5 @@ def _read(lane: Lane, rule: Callable[[Lane], Rates]) -> Rates:
     return rates
 
 
-def _spread(curves: Curves, columns: dict[str, np.ndarray]) -> np.ndarray:
-    if "seed" not in curves.axes:
-        return np.full(curves.diverged_at.shape, np.nan)
-
-    def deviation(decades):
-        return np.std(decades, ddof=1) if len(decades) > 1 else np.nan
-
-    seed = list(curves.axes).index("seed")
-    return over_named(deviation, np.log10(columns["learning_rate"]), seed)
+def _deviation(decades: np.ndarray) -> float:
+    return np.std(decades, ddof=1) if len(decades) > 1 else np.nan

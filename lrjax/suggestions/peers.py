@@ -44,8 +44,9 @@ def steep(lane: Lane, trim: bool = True) -> Rates:
 def valley(lane: Lane, trim: bool = True) -> Rates:
     """Fastai's `valley`: half-way, in steps, down the longest fall.
 
-    The fall is the longest strictly falling subsequence, with gaps. Its start is reckoned as if
-    there were none, one too early, so that it may count back from the end, in fastai too.
+    The fall is the longest strictly falling subsequence, with gaps. As in fastai, its start is its
+    end minus its length, which ignores the gaps and is one too small; a negative start counts from
+    the end of the curve.
     """
     rate, loss = _fastai(lane, trim)
     if not len(loss):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrjax.curves import Curves, coordinate
+from lrjax.curves import Curves, aligned, coordinate, seeds_last, without_seed
 from lrjax.suggestions.basins import MIN_POINTS
 from lrjax.suggestions.methods import suggest
 
@@ -21,8 +21,8 @@ class Ranking:
         axes: coordinates along every axis of lanes but `seed`, in order.
         loss: the loss that counts, the mean over seeds, f64[*axes]; infinite where a seed
             diverged before it had one.
-        noise: by how much the difference to the lowest loss may be chance: the standard error
-            over seeds, f64[*axes]; NaN with a single seed.
+        noise: the standard error, over seeds, of the difference to the lowest loss, f64[*axes];
+            NaN with a single seed.
         max_learning_rate: the largest usable rate, by `suggest`, f64[*axes]; NaN where there is
             none, or the curves are not of a range test.
         spread: of that rate over seeds, in decades, f64[*axes].
@@ -57,8 +57,6 @@ class Ranking:
             behind = loss - float(self.loss.flat[best]) if lane != best else np.nan
             mark = "*" if lane == chosen else "=" if self.tied[index] else ""
             rows.append([mark, *where, *map(_number, (loss, behind, noise, rate))])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
         verdict = (
             "the lowest loss is lower beyond the noise over seeds"
             if self.significant
@@ -66,18 +64,18 @@ class Ranking:
             if self.tied.sum() > 1
             else "a single seed cannot tell whether that is chance"
         )
-        return "\n".join([*lines, f"* to take; {verdict}"])
+        return "\n".join([*aligned(rows), f"* to take; {verdict}"])
 
 
 def rank(curves: Curves) -> Ranking:
     r"""Which lane reaches the lowest loss and allows the largest rate, and how sure that is.
 
-    What counts is the evaluation loss where there is one, else the training loss, and of other
-    sweeps than range tests the last. Of a range test, whose rate rises, it takes 10 evaluations
-    to count, and the lowest running median over 0.3 decades, or a twelfth of the curve, which
-    neither an odd batch moves nor how far up the loss went later. Lanes of one seed see the same
-    batches from the same start, so lanes are compared seed by seed: with the differences
-    :math:`d_s` to the lane of the lowest mean, over S seeds,
+    The loss that counts is the evaluation loss if there is one, else the training loss. Of a range
+    test it is the lowest running median over 0.3 decades or a twelfth of the curve, whichever is
+    shorter (with fewer than 10 evaluations, of the training loss): neither an odd batch nor how far
+    up the loss went later moves that. Of any other sweep it is the last value. Lanes of one seed
+    see the same batches from the same start, so lanes are compared seed by seed: with the
+    differences :math:`d_s` to the lane of the lowest mean, over S seeds,
 
     .. math:: \mathrm{noise} = \mathrm{std}(d) / \sqrt{S}
 
@@ -111,15 +109,11 @@ def rank(curves: Curves) -> Ranking:
         Smith, A disciplined approach to neural network hyper-parameters, 2018,
         arXiv 1803.09820.
     """
-    axes = {name: values for name, values in curves.axes.items() if name != "seed"}
+    axes = without_seed(curves.axes)
     if not axes:
         raise ValueError(f"curves must have lanes besides seeds to rank, got {curves!r}.")
     curves = curves.done()
-    by_seed = _counting(curves)
-    if "seed" in curves.axes:
-        by_seed = np.moveaxis(by_seed, list(curves.axes).index("seed"), -1)
-    else:
-        by_seed = by_seed[..., None]
+    by_seed = seeds_last(curves.axes, _counting(curves))
     losses = by_seed.reshape(-1, by_seed.shape[-1])
     loss, noise = _compared(losses)
     order = np.argsort(loss, kind="stable")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from lrjax.curves import coordinate
+from lrjax.curves import coordinate, seeds_last, without_seed
 
 __all__ = ["Rates", "Suggestion", "over_named"]
 
@@ -59,30 +60,30 @@ class Suggestion:
         """
         if "seed" not in self.axes:
             return self
-        seed = list(self.axes).index("seed")
-        named = np.isfinite(self.learning_rate)
-        enough = 2 * named.sum(seed) >= named.shape[seed]
+        by_seed = functools.partial(seeds_last, self.axes)
+        enough = np.isfinite(by_seed(self.learning_rate)).mean(-1) >= 0.5
 
         def median(rates):
-            return np.where(enough, 10 ** over_named(np.median, np.log10(rates), seed), np.nan)
+            decades = over_named(np.median, np.log10(by_seed(rates)))
+            return np.where(enough, 10**decades, np.nan)
 
         def commonest(texts):
-            rows = np.moveaxis(texts, seed, -1).reshape(enough.size, -1)
+            rows = texts.reshape(enough.size, -1)
             most = np.array([_commonest(row) for row in rows]).reshape(enough.shape)
             return np.where(enough, "", most)
 
-        reason = commonest(self.reason)
+        reason = commonest(by_seed(self.reason))
         # Which end to move is said by the seeds that have that reason.
-        same = self.reason == np.expand_dims(reason, seed)
+        same = by_seed(self.reason) == reason[..., None]
 
         return Suggestion(
-            axes={name: values for name, values in self.axes.items() if name != "seed"},
+            axes=without_seed(self.axes),
             method=self.method,
             learning_rate=median(self.learning_rate),
             min_learning_rate=median(self.min_learning_rate),
             max_learning_rate=median(self.max_learning_rate),
             reason=reason,
-            extend=commonest(np.where(same, self.extend, "")),
+            extend=commonest(np.where(same, by_seed(self.extend), "")),
             spread=self.spread,
         )
 
@@ -117,14 +118,14 @@ class Suggestion:
         return text
 
 
-def over_named(statistic: Callable, decades: np.ndarray, axis: int) -> np.ndarray:
-    """A statistic along an axis of what is not NaN; NaN where all is."""
+def over_named(statistic: Callable, decades: np.ndarray) -> np.ndarray:
+    """A statistic along the last axis of what is not NaN; NaN where all is."""
 
     def one(values):
         named = values[np.isfinite(values)]
         return statistic(named) if len(named) else np.nan
 
-    return np.apply_along_axis(one, axis, decades)
+    return np.apply_along_axis(one, -1, decades)
 
 
 def _commonest(texts: np.ndarray) -> str:

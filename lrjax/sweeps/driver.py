@@ -15,9 +15,18 @@ from lrjax._progress import Report
 from lrjax.batches import Reader
 from lrjax.lanes import Block, Lanes, blocks
 from lrjax.sweeps.processes import agreed, attempt, together
-from lrjax.sweeps.programs import Job, ended, first_run, on_device, run, state_shapes
+from lrjax.sweeps.programs import (
+    Job,
+    Results,
+    ended,
+    first_run,
+    on_device,
+    run,
+    state_shapes,
+)
 from lrjax.sweeps.runs import State
-from lrjax.sweeps.tapes import Span, Tape, flat, write
+from lrjax.sweeps.spans import Span
+from lrjax.sweeps.tapes import Tape, flat, write
 
 BLOCK_SIZE = "block_size"  # what a checkpoint calls the number of lanes in a block
 CHECKPOINT_SECONDS = 60.0  # between one save and the next
@@ -76,12 +85,10 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
     source, failure = (read(ahead[0]) if ahead else None), None
     for k, span in enumerate(ahead):
         try:
-            if not states:
-                parts, running = first_run(job, grid, size, source, span)
-                if host.checkpoints:  # the lanes may have been too many for the device
-                    host.checkpoints.note(BLOCK_SIZE, len(parts[0].seeds))
-            else:
+            if states:
                 running = run(job, parts, states, source, span)
+            else:
+                parts, running = _first_run(job, grid, size, source, span, host)
             # While the devices compute.
             source, failure = attempt(read, ahead[k + 1]) if ahead[k + 1 :] else (None, None)
             states, results = ended(running)
@@ -90,11 +97,7 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
                 raise
             failure = error
             break
-        for part, told in zip(parts, results, strict=True):
-            write(host.tape, part, span, told)
-        done, alive = span.stop, _alive(host.tape, span.stop)
-        losses = host.tape.record.loss[:, span.start : span.stop]
-        host.report(done, losses, np.isnan(losses[:, -1]), host.data.waited)
+        done, alive = span.stop, _taken(host, parts, results, span)
         ending = host.stopped() or not alive or source is None
         overdue = time.monotonic() - saved > CHECKPOINT_SECONDS
         if host.checkpoints and agreed(ending or overdue):
@@ -105,6 +108,23 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
     if not alive:
         done, failure = spans[-1].stop, None  # more batches would have changed nothing
     return Driven(parts, states, done, failure)
+
+
+def _first_run(job: Job, grid: Lanes, size: int, source: Any, span: Span, host: Host):
+    """The first dispatch, in blocks that fit the device, whose size a checkpoint remembers."""
+    parts, running = first_run(job, grid, size, source, span)
+    if host.checkpoints:
+        host.checkpoints.note(BLOCK_SIZE, len(parts[0].seeds))
+    return parts, running
+
+
+def _taken(host: Host, parts: list[Block], results: list[Results], span: Span) -> bool:
+    """Take the results of a dispatch to the tape and show them; whether any lane is alive."""
+    for part, each in zip(parts, results, strict=True):
+        write(host.tape, part, span, each)
+    losses = host.tape.record.loss[:, span.start : span.stop]
+    host.report(span.stop, losses, np.isnan(losses[:, -1]), host.data.waited)
+    return _alive(host.tape, span.stop)
 
 
 def _resumed(job: Job, parts: list[Block], host: Host) -> tuple[list[State], int]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -18,14 +19,16 @@ from lrjax._checkpoints import Checkpoints, check_processes, open_checkpoints, r
 from lrjax._fingerprints import fingerprint
 from lrjax._progress import progress_bar
 from lrjax.batches import ArrayBatches, as_batches, evaluation_groups, reader
-from lrjax.lanes import check_mesh, check_optimizer, make_lanes
+from lrjax.curves import Curves
+from lrjax.lanes import Lanes, check_mesh, check_optimizer, make_lanes, on_one_cpu
 from lrjax.sweeps.driver import BLOCK_SIZE, Host, drive
 from lrjax.sweeps.functions import comparable
-from lrjax.sweeps.measures import dispatch_steps, measure
+from lrjax.sweeps.measures import Measures, measure
 from lrjax.sweeps.processes import explained, together
 from lrjax.sweeps.programs import Job, block_size, final_state, put
 from lrjax.sweeps.runs import Optimizer, Program
-from lrjax.sweeps.tapes import as_curves, blank_tape, cut_steps, evaluations
+from lrjax.sweeps.spans import cut_steps, dispatch_steps, evaluations
+from lrjax.sweeps.tapes import as_curves, blank_tape
 from lrjax.sweeps.workers import workers
 from lrjax.tasks import Task
 
@@ -83,11 +86,12 @@ def sweep(
         accumulate: batches whose gradients are averaged into one update.
         lane_batch: how many lanes run at once; if not given, as many as fit the device's memory.
             On a CPU its cores share them.
-        chunk_steps: updates per dispatch; by what an update costs, at most 200, if not given.
+        chunk_steps: updates per dispatch; if not given, chosen from what an update costs, at
+            most 200.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
-        rewrite_convolutions: whether to run convolutions and poolings as other operations, equal
-            to rounding, and on a CPU one lane per core at once; where that is faster, if not
-            given.
+        rewrite_convolutions: whether to replace convolutions and poolings by operations that XLA
+            runs faster on a CPU, with the same results to rounding; each core then runs one lane
+            at a time. If not given, done where it is faster.
         progress: whether to show a progress bar on a terminal.
         checkpoint_dir: folder to save the sweep's state in from time to time, and at its end;
             the same call after a kill goes on from there, to the same curves. Other arguments
@@ -121,89 +125,119 @@ def sweep(
         Curves(learning_rate: 3, seed: 1; 20 steps, 0 evaluations, 0 of 3 lanes diverged)
     """
     _check_debugging()
-    steps = _checks.integer("steps", steps, minimum=1)
-    accumulate = _checks.integer("accumulate", accumulate, minimum=1)
-    if divergence is not None:
-        divergence = float(_checks.number("divergence", divergence, above=0))
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task, got {task!r}.")
+    settings = _settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps)
+    _checks.optional(_checks.flag, "rewrite_convolutions", rewrite_convolutions)
+    _checks.flag("progress", progress)
     batches = as_batches("batches", batches, batch_size)
     grid = make_lanes(lanes, seeds)
     check_optimizer(optimizer, list(grid.hyperparams))
-    if lane_batch is not None:
-        lane_batch = _checks.integer("lane_batch", lane_batch, minimum=1)
-    if eval_every is not None:
-        eval_every = _checks.integer("eval_every", eval_every, minimum=1)
-    if chunk_steps is not None:
-        chunk_steps = _checks.integer("chunk_steps", chunk_steps, minimum=1)
-    if rewrite_convolutions is not None:
-        _checks.flag("rewrite_convolutions", rewrite_convolutions)
-    _checks.flag("progress", progress)
     if mesh is not None:
         check_mesh(mesh, len(grid))
     groups = () if eval_batches is None else evaluation_groups(eval_batches)
-    # Only where something can differ, because it takes a hash of all data.
     identity: dict[str, Any] = {}
+    # Only where something can differ, because it takes a hash of all data.
     if checkpoint_dir is not None or jax.process_count() > 1:
-        identity = {
-            "task": fingerprint(task),
-            # Of a stream, nothing can be known before it is read.
-            "batches": fingerprint(batches) if isinstance(batches, ArrayBatches) else "a stream",
-            "optimizer": fingerprint(optimizer),
-            "steps": steps,
-            "lanes": fingerprint((grid.axes, grid.hyperparams)),
-            "seeds": grid.seeds.tolist(),
-            "initial": fingerprint(initial),
-            "eval_batches": fingerprint(groups),
-            "eval_every": eval_every,
-            "divergence": divergence,
-            "accumulate": accumulate,
-            "lane_batch": lane_batch,
-            "chunk_steps": chunk_steps,
-            "checkpoint_dir": checkpoint_dir is not None,
-        }
+        identity = _identity(settings, grid, task, batches, optimizer, initial, groups)
+        identity["checkpoint_dir"] = checkpoint_dir is not None
     check_processes(identity)
     if jax.tree_util.all_leaves([optimizer]):
         # A function as an argument of a compiled program: a pytree without leaves.
         optimizer = jax.tree_util.Partial(comparable(optimizer))
     if isinstance(batches, ArrayBatches):
         batches = dataclasses.replace(batches, data=put(batches.data, mesh))
-    groups = put(groups, mesh)
-    initial = put(initial, mesh)
+    groups, initial = put(groups, mesh), put(initial, mesh)
+    at_once = min(len(grid), settings.lane_batch or len(grid))
     shown = progress and jax.process_index() == 0
-    at_once = min(len(grid), lane_batch or len(grid))
     with (
-        contextlib.closing(together(reader, batches, steps * accumulate)) as data,
-        progress_bar(steps, len(grid), enabled=shown) as report,
+        contextlib.closing(together(reader, batches, settings.batches)) as data,
+        progress_bar(settings.steps, len(grid), enabled=shown) as report,
         workers(mesh, at_once) as team,
         _interruptible() as stopped,
         explained(),
     ):
         measures = measure(task, optimizer, initial, grid, data.sample)
-        most = dispatch_steps(measures.flops * at_once * accumulate, data.bytes * accumulate)
-        length = chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
-        spans, length = cut_steps(steps, bool(groups), eval_every, length, most)
-        if rewrite_convolutions is None:
-            rewrite_convolutions = measures.convolves and convolutions.faster(mesh)
-        if rewrite_convolutions:
-            task = task._replace(loss=convolutions.Rewritten(task.loss))
-        program = Program(task, length, divergence, accumulate, mesh)
+        most = settings.most_steps(measures.flops * at_once, data.bytes)
+        length = settings.chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
+        spans, length = cut_steps(settings.steps, bool(groups), settings.eval_every, length, most)
+        task = _rewritten(task, rewrite_convolutions, measures, mesh)
+        program = Program(task, length, settings.divergence, settings.accumulate, mesh)
         job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
-        size = _saved(checkpoint_dir, BLOCK_SIZE)
-        _check_shared(size, job.multiple)
-        size = size or block_size(job, grid, lane_batch, data)
+        size = _shared(_saved(checkpoint_dir, BLOCK_SIZE), job.multiple)
+        size = size or block_size(job, grid, settings.lane_batch, data)
         # What a checkpoint's arrays are shaped by, besides, where a machine would choose another.
         identity |= {BLOCK_SIZE: size, DISPATCH_STEPS: length}
         with _checkpoints(checkpoint_dir, identity) as checkpoints:
-            host = Host(data, tape, checkpoints, report, stopped)
-            parts, states, done, failure = drive(job, grid, size, spans, host)
-    curves = as_curves(grid, tape, evaluations(spans), done)
-    if failure is not None:
-        failure.curves = curves  # type: ignore[attr-defined]
-        failure.add_note(f"The curves of {done} updates are kept as this error's `curves`.")
-        raise failure
-    return (curves, final_state(grid, parts, states)) if return_state else curves
+            driven = drive(job, grid, size, spans, Host(data, tape, checkpoints, report, stopped))
+    curves = as_curves(grid, tape, evaluations(spans), driven.done)
+    if driven.failure is not None:
+        raise _with_curves(driven.failure, curves)
+    return (curves, final_state(grid, driven.parts, driven.states)) if return_state else curves
+
+
+class Settings(NamedTuple):
+    """How lanes are run, whatever they train: numbers that a checkpoint must agree with."""
+
+    steps: int
+    eval_every: int | None
+    divergence: float | None
+    accumulate: int
+    lane_batch: int | None
+    chunk_steps: int | None
+
+    @property
+    def batches(self) -> int:
+        """How many batches a lane takes."""
+        return self.steps * self.accumulate
+
+    def most_steps(self, flops: float, read_bytes: int) -> int:
+        """The most updates of a dispatch, by what a batch costs all lanes."""
+        return dispatch_steps(flops * self.accumulate, read_bytes * self.accumulate)
+
+
+def _settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps) -> Settings:
+    count = functools.partial(_checks.integer, minimum=1)
+    _checks.optional(_checks.static, "divergence", divergence, above=0)
+    return Settings(
+        steps=count("steps", steps),
+        eval_every=_checks.optional(count, "eval_every", eval_every),
+        divergence=None if divergence is None else float(divergence),
+        accumulate=count("accumulate", accumulate),
+        lane_batch=_checks.optional(count, "lane_batch", lane_batch),
+        chunk_steps=_checks.optional(count, "chunk_steps", chunk_steps),
+    )
+
+
+def _identity(
+    settings: Settings,
+    grid: Lanes,
+    task: Task,
+    batches: Any,
+    optimizer: Any,
+    initial: Any,
+    groups: Any,
+) -> dict[str, Any]:
+    """What tells this sweep from another, by argument."""
+    return {
+        **settings._asdict(),
+        "task": fingerprint(task),
+        # Of a stream, nothing can be known before it is read.
+        "batches": fingerprint(batches) if isinstance(batches, ArrayBatches) else "a stream",
+        "optimizer": fingerprint(optimizer),
+        "lanes": fingerprint((grid.axes, grid.hyperparams)),
+        "seeds": grid.seeds.tolist(),
+        "initial": fingerprint(initial),
+        "eval_batches": fingerprint(groups),
+    }
+
+
+def _with_curves(failure: Exception, curves: Curves) -> Exception:
+    """What ended a sweep, with the curves up to there."""
+    failure.curves = curves  # type: ignore[attr-defined]
+    failure.add_note(f"The curves of {curves.steps_done} updates are in this error's `curves`.")
+    return failure
 
 
 def _check_debugging() -> None:
@@ -228,12 +262,21 @@ def _saved(directory: str | os.PathLike | None, name: str) -> int | None:
     return number if isinstance(number, int) and number > 0 else None
 
 
-def _check_shared(size: int | None, multiple: int) -> None:
+def _rewritten(task: Task, wanted: bool | None, measures: Measures, mesh: Mesh | None) -> Task:
+    """The task with its convolutions rewritten, if that is wanted or else faster: on a CPU."""
+    if wanted is None:
+        wanted = measures.convolves and on_one_cpu(mesh)
+    return task._replace(loss=convolutions.Rewritten(task.loss)) if wanted else task
+
+
+def _shared(size: int | None, multiple: int) -> int | None:
+    """The lanes of a checkpoint's blocks, which the devices must be able to share."""
     if size is not None and size % multiple:
         raise ValueError(
             f"mesh must have a number of devices along 'lanes' that divides {size}, the lanes of "
             f"a block in checkpoint_dir, got {multiple}."
         )
+    return size
 
 
 @contextlib.contextmanager

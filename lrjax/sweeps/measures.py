@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from lrjax.convolutions import convolves
@@ -96,18 +95,3 @@ def _programs(values: Any) -> Iterator[ClosedJaxpr | Jaxpr]:
             yield value
         elif isinstance(value, tuple | list):
             yield from _programs(value)
-
-
-# About a second, so that the bar, checkpoints and Ctrl-C need not wait for long; but so many
-# updates, at least, that the cost of a dispatch, most of which is fresh memory, is shared.
-DISPATCH_FLOPS = {"cpu": 1e11}
-ACCELERATOR_FLOPS = 1e13
-MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 200
-DISPATCH_BYTES = 2**26  # of batches that are read, of which some dispatches' are kept ready
-
-
-def dispatch_steps(flops: float, read_bytes: int = 0) -> int:
-    """How many updates of so many operations, and bytes read, to dispatch at once."""
-    target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
-    steps = np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS)
-    return max(1, min(int(steps), DISPATCH_BYTES // max(read_bytes, 1)))

@@ -16,10 +16,11 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
 from lrjax.batches import ArrayReader, Group, Loaded, Reader
-from lrjax.lanes import LANES, Block, Lanes, blocks, sharding
+from lrjax.lanes import LANES, Block, Lanes, blocks, on_one_cpu, sharding
 from lrjax.sweeps import memory, runs
-from lrjax.sweeps.runs import Program, Record, Span, State
-from lrjax.sweeps.workers import Workers, on_one_cpu
+from lrjax.sweeps.runs import Program, Record, State
+from lrjax.sweeps.spans import Span
+from lrjax.sweeps.workers import Workers
 
 # One program for all values of one shape: hyperparameters, seeds, data and the optimizer's own
 # numbers are its arguments.

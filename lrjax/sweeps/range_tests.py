@@ -14,7 +14,7 @@ import optax
 
 from lrjax import _checks
 from lrjax.curves import Curves
-from lrjax.lanes import lane_names, momentum_name
+from lrjax.lanes import make_lanes, momentum_name
 from lrjax.schedules import exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
@@ -94,8 +94,8 @@ def range_test(
     Args:
         task: what is trained.
         batches: data as they are, or as in `sweep`.
-        optimizer: as in `sweep`; its `learning_rate` is set by the ramp. One of Optax's own, as
-            `optax.adamw`, takes the ramp for its momentum by `inject`.
+        optimizer: as in `sweep`; its `learning_rate` is set by the ramp. Optax's own factories,
+            such as `optax.adamw`, are wrapped in `inject`, so that both can follow the ramps.
         start: the first update's rate.
         end: the last update's rate.
         steps: updates of every lane.
@@ -142,8 +142,9 @@ def range_test(
         momentum = high, low
     name = momentum_name(optimizer)
     ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
-    for name in ramped.taken & lane_names(options.get("lanes")):
-        raise ValueError(f"lanes must not set {name!r}, which follows the test's ramp.")
+    set_twice = ramped.taken & make_lanes(options.get("lanes"), seeds=1).hyperparams.keys()
+    if set_twice:
+        raise ValueError(f"lanes must not set {sorted(set_twice)}, which follow the test's ramp.")
     try:
         results = sweep(task, batches, ramped, steps=steps, **options)
     except Exception as error:

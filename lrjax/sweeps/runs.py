@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from lrjax import convolutions
 from lrjax.batches import Group, Loaded, Rows
-from lrjax.lanes import DATA, sharding
+from lrjax.lanes import DATA, on_one_cpu, sharding
 from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
 
@@ -33,15 +33,7 @@ class Program(NamedTuple):
     def in_turn(self) -> bool:
         """Whether the lanes of a block run one after another, instead of as one."""
         rewritten = isinstance(self.task.loss, convolutions.Rewritten)
-        return rewritten and convolutions.faster(self.mesh)
-
-
-class Span(NamedTuple):
-    """The updates of one dispatch, from `start` to `stop`."""
-
-    start: int
-    stop: int
-    evaluation: int | None  # the number of the evaluation that follows, if one does
+        return rewritten and on_one_cpu(self.mesh)
 
 
 class Watch(NamedTuple):
@@ -171,15 +163,12 @@ def train(
 
 def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax.Array, key):
     """The means over the batches of update k: loss, model state, metrics and gradient."""
-
-    def gradient(params, model_state, batch, key):
-        loss = jax.value_and_grad(program.task.loss, has_aux=True)
-        return loss(params, model_state, batch, key, True)
+    gradient = jax.value_and_grad(program.task.loss, has_aux=True)
 
     def one(model_state, part):
         batch = _spread(source.fetch(k * program.accumulate + part), program.mesh)
         (loss, (model_state, metrics)), grads = gradient(
-            state.params, model_state, batch, jax.random.fold_in(key, part)
+            state.params, model_state, batch, jax.random.fold_in(key, part), True
         )
         return model_state, jax.tree.map(jnp.asarray, (loss, metrics, grads))
 
@@ -296,15 +285,15 @@ def evaluate(
     """The mean loss and metrics over all samples, NaN for a run that has diverged."""
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
 
-    def measure(params, model_state, batch, key):
-        loss, (_, metrics) = program.task.loss(params, model_state, batch, key, False)
-        # Before they are summed, for which a narrow type has too few digits.
-        loss, metrics = jax.tree.map(jnp.asarray, (loss, metrics))
-        return jax.tree.map(lambda value: value.astype(_wide(value.dtype)), (loss, metrics))
+    def widened(value):
+        array = jnp.asarray(value)
+        return array.astype(_wide(array.dtype))
 
     def one(_, batch):
         batch = _spread(batch, program.mesh)
-        return None, measure(state.params, state.model_state, batch, key)
+        loss, (_, metrics) = program.task.loss(state.params, state.model_state, batch, key, False)
+        # Before they are summed, for which a narrow type has too few digits.
+        return None, jax.tree.map(widened, (loss, metrics))
 
     total = sum(group.weight * len(jax.tree.leaves(group.batches)[0]) for group in groups)
     sums = [

@@ -1,4 +1,4 @@
-"""The steps of a sweep: how they are cut into dispatches, and what is recorded of them."""
+"""What is recorded of a sweep, from the devices to the curves."""
 
 from __future__ import annotations
 
@@ -11,35 +11,8 @@ import numpy as np
 from lrjax.curves import Curves
 from lrjax.lanes import Block, Lanes
 from lrjax.sweeps.programs import Results
-from lrjax.sweeps.runs import Record, Span
-
-EVALUATIONS = 25
-
-
-def cut_steps(
-    steps: int, evaluate: bool, eval_every: int | None, chunk_steps: int | None, most: int
-) -> tuple[list[Span], int]:
-    """The dispatches, of at most `most` updates, and the length of the program for all of them."""
-    if eval_every is None:
-        eval_every = max(1, steps // EVALUATIONS)
-    eval_every = eval_every if evaluate else steps
-    between = min(eval_every, steps)
-    if chunk_steps is None:
-        # Of one length, where that goes, so that none is a stub.
-        chunk_steps = -(-between // -(-between // most))
-    length = min(chunk_steps, between)
-    stops = [*range(eval_every, steps, eval_every), steps]
-    spans = []
-    for number, (begin, end) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
-        for start in range(begin, end, length):
-            stop = min(start + length, end)
-            spans.append(Span(start, stop, number if evaluate and stop == end else None))
-    return spans, length
-
-
-def evaluations(spans: list[Span]) -> list[int]:
-    """The numbers of updates after which there is an evaluation."""
-    return [span.stop for span in spans if span.evaluation is not None]
+from lrjax.sweeps.runs import Record
+from lrjax.sweeps.spans import Span, evaluations
 
 
 class Tape(NamedTuple):
@@ -87,8 +60,6 @@ def as_curves(grid: Lanes, tape: Tape, eval_steps: list[int], done: int) -> Curv
     record, (eval_loss, eval_metrics) = jax.tree.map(
         lambda rows: rows.reshape(*grid.shape, -1), tuple(tape)
     )
-    diverged = np.isnan(record.loss[..., :done])
-    steps = record.loss.shape[-1]
     return Curves(
         axes=grid.axes,
         learning_rate=_shared(record.learning_rate),
@@ -98,7 +69,6 @@ def as_curves(grid: Lanes, tape: Tape, eval_steps: list[int], done: int) -> Curv
         eval_steps=np.array(eval_steps, np.int32),
         eval_loss=eval_loss,
         eval_metrics=eval_metrics,
-        diverged_at=np.where(diverged.any(-1), diverged.argmax(-1), steps).astype(np.int32),
         lanes=grid.listed,
         steps_done=np.array(done, np.int32),
     )

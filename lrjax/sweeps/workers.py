@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from lrjax.lanes import on_one_cpu
+
 
 class Workers(NamedTuple):
     """How many blocks run at once, and what begins one: `submit(function, *args) -> Future`."""
@@ -48,11 +50,6 @@ def workers(mesh: Mesh | None, lanes: int) -> Iterator[Workers]:
                     pool.shutdown(wait=False, cancel_futures=True)
                 return
     yield Workers(1, _begun)
-
-
-def on_one_cpu(mesh: Mesh | None) -> bool:
-    """Whether there are no devices but one CPU."""
-    return mesh is None and jax.default_backend() == "cpu"
 
 
 def _cores() -> int:

@@ -79,6 +79,7 @@ def _pattern(pattern: Any) -> str:
 
 
 def _group(factory: Callable, name: str, rate: Hyperparam, hyperparams: dict[str, Any]) -> Any:
+    # Made also where it is frozen, for the factory's checks of its arguments.
     transform = inject(factory, learning_rate=hyperparameter(name, rate), **hyperparams)
     return optax.set_to_zero() if is_zero(rate) else transform
 

@@ -174,7 +174,7 @@ def cyclical_sgd(
         A gradient transformation; `get_hyperparams` reads its hyperparameters.
 
     Raises:
-        ValueError: as `lrjax.cyclical`, and for an unknown mode.
+        ValueError: as `lrjax.cyclical`, for an unknown mode, and for a gamma that has no effect.
 
     Example:
         >>> import numpy as np
@@ -192,6 +192,8 @@ def cyclical_sgd(
     cycle = _CYCLES[_checks.one_of("mode", mode, tuple(_CYCLES))]
     if mode == "exp_range":
         cycle = functools.partial(cycle, gamma=gamma)
+    elif isinstance(gamma, jax.core.Tracer) or np.any(np.asarray(gamma) != 1):
+        raise ValueError(f"gamma must be 1 unless mode is 'exp_range', got {gamma!r}.")
     learning_rate = cycle(base_value, peak_value, steps_up, steps_down)
 
     def falling_first(smallest, largest):

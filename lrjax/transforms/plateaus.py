@@ -63,8 +63,8 @@ def plateau(
 
     Args:
         factor: by which a cut multiplies the scale, which starts at 1.
-        patience: looks without improvement in a row that are borne. In the convention `"torch"`
-            the next one cuts; in `"keras"` and `"optax"` the last of them does.
+        patience: consecutive looks without improvement that are tolerated. In the convention
+            `"torch"` the next one cuts; in `"keras"` and `"optax"` the last of them does.
         mode: `"min"` where smaller is better, `"max"` where larger is.
         rtol: r, relative; PyTorch's `threshold`.
         atol: a, absolute; Keras's `min_delta` (with `rtol=0`).

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
-import uuid
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +12,11 @@ import jax
 import numpy as np
 
 from lrjax import _checks
+from lrjax.curves import files, tables
+from lrjax.curves.seeds import Arrays
+from lrjax.curves.smoothing import smoothed
 
 __all__ = ["Curves"]
-
-Arrays = dict[str, np.ndarray]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -38,7 +34,7 @@ class Curves:
         axes: coordinates along every axis of lanes, in order, such as
             `{"weight_decay": f32[4], "seed": i32[2]}`.
         learning_rate: the rate of every update, f32[steps]; f32[*axes, steps] where lanes
-            differ; NaN where the optimizer does not tell it.
+            differ; NaN where the optimizer does not expose it.
         momentum: likewise, of SGD's momentum or Adam's b1; None where there is none.
         loss: the training loss before every update, f32[*axes, steps].
         metrics: what else the task measured, f32[*axes, steps] each.
@@ -152,7 +148,12 @@ class Curves:
         return bool(np.all(np.diff(rates) >= 0) and np.all(rates[..., :1] < rates[..., -1:]))
 
     def rates(self) -> np.ndarray:
-        """The learning rate of every lane, f32[*axes, steps]."""
+        """The learning rate of every lane, f32[*axes, steps].
+
+        Example:
+            >>> Curves(axes={"seed": [0, 1]}, learning_rate=[0.1], loss=[[3], [5]]).rates().shape
+            (2, 1)
+        """
         return np.broadcast_to(self.learning_rate, self.loss.shape)
 
     def select(self, **coordinates: Any) -> Curves:
@@ -177,21 +178,21 @@ class Curves:
         """
         selected = self
         for name, wanted in coordinates.items():
-            axis = selected._axis(name)
-            found = [selected._find(name, value) for value in np.atleast_1d(wanted)]
-            index: Any = found if np.ndim(wanted) else found[0]
-            axes = {k: v for k, v in selected.axes.items() if k != name or np.ndim(wanted)}
-            if name in axes:
-                axes[name] = np.asarray(axes[name])[index]
-            lanes = selected.lanes
-            if name == "lane":
-                lanes = {key: np.asarray(column)[index] for key, column in lanes.items()}
-            selected = selected._over_lanes(
-                lambda array, axis=axis, index=index: np.take(array, index, axis),
-                axes=axes,
-                lanes=lanes,
-            )
+            selected = selected._at(name, wanted)
         return selected
+
+    def _at(self, name: str, wanted: Any) -> Curves:
+        """The curves at one coordinate of an axis, which goes, or at several of them."""
+        axis = self._axis(name)
+        found = [self._find(name, value) for value in np.atleast_1d(wanted)]
+        index: Any = found if np.ndim(wanted) else found[0]
+        axes, lanes = dict(self.axes), self.lanes
+        coordinates = np.asarray(axes.pop(name))
+        if np.ndim(wanted):
+            axes = {k: coordinates[index] if k == name else v for k, v in self.axes.items()}
+        if name == "lane":
+            lanes = {key: np.asarray(column)[index] for key, column in lanes.items()}
+        return self._over_lanes(lambda array: np.take(array, index, axis), axes=axes, lanes=lanes)
 
     def mean(self, axis: str = "seed") -> Curves:
         """The mean over an axis of lanes.
@@ -206,6 +207,12 @@ class Curves:
 
         Raises:
             ValueError: for an unknown axis.
+
+        Example:
+            >>> axes = {"seed": [0, 1]}
+            >>> curves = Curves(axes=axes, learning_rate=[0.1, 0.2], loss=[[3, 1], [5, 2]])
+            >>> curves.mean().loss.tolist()
+            [4.0, 1.5]
         """
         position = self._axis(axis)
         axes = {name: values for name, values in self.axes.items() if name != axis}
@@ -230,6 +237,10 @@ class Curves:
 
         Raises:
             ValueError: for a width that is not above 0.
+
+        Example:
+            >>> Curves(learning_rate=[0.1] * 3, loss=[1, 4, 1]).smooth(1.0).loss.round(1)
+            array([2. , 2.4, 2. ], dtype=float32)
         """
         if width is None:
             width = self.steps / 40
@@ -241,53 +252,32 @@ class Curves:
         )
 
     def summary(self) -> str:
-        """A table of the lanes: the best loss, where it was, the last, and divergence."""
-        evaluated = self.eval_loss.shape[-1] > 0
-        header = [*self.axes, "best loss", "at rate", "last loss"]
-        header += ["best eval", "last eval"] if evaluated else []
-        rows = [[*header, "diverged at"]]
-        smooth = self.smooth().loss
-        for index in np.ndindex(self.diverged_at.shape):
-            names = [coordinate(axis[k]) for axis, k in zip(self.axes.values(), index, strict=True)]
-            row = [*names, _number(_best(smooth[index])[1])]
-            row += [_number(self.rates()[index][_best(smooth[index])[0]])]
-            row += [_number(_last(self.loss[index]))]
-            if evaluated:
-                row += [_number(_best(self.eval_loss[index])[1])]
-                row += [_number(_last(self.eval_loss[index]))]
-            rows.append([*row, str(self.diverged_at[index]) if self.diverged[index] else "-"])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = (map(str.rjust, row, widths) for row in rows)
-        return "\n".join("  ".join(line) for line in lines)
+        """A table of the lanes: the best loss, where it was, the last, and divergence.
+
+        Example:
+            >>> axes = {"weight_decay": [0, 0.1]}
+            >>> print(Curves(axes=axes, learning_rate=[0.1, 0.2], loss=[[3, 1], [3, 2]]).summary())
+            weight_decay  best loss  at rate  last loss  diverged at
+                       0          1      0.2          1            -
+                     0.1          2      0.2          2            -
+        """
+        return tables.summary(self)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one `.npz` file, without pickles, at once or not at all.
 
         Args:
             path: the file's name; as it is, nothing is appended.
+
+        Example:
+            >>> import tempfile
+            >>> path = os.path.join(tempfile.mkdtemp(), "curves.npz")
+            >>> Curves(learning_rate=[0.1, 0.2], loss=[3, 1]).save(path)
+            >>> Curves.load(path).loss.tolist()
+            [3.0, 1.0]
         """
-        arrays: Arrays = {}
-        order: dict[str, list[str]] = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, dict):
-                order[entry.name] = list(value)
-                arrays |= {f"{entry.name}/{key}": array for key, array in value.items()}
-            elif value is not None:
-                arrays[entry.name] = value
-        arrays["format"] = np.array(json.dumps({"lrjax.Curves": 1, "order": order}))
-        path = os.fspath(path)
-        # Not a `tempfile`, which others could not read.
-        unfinished = os.path.join(os.path.dirname(path), f".curves-{uuid.uuid4().hex}")
-        with open(unfinished, "xb") as file:
-            try:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(unfinished, path)
-            except BaseException:
-                os.unlink(unfinished)
-                raise
+        names = [entry.name for entry in dataclasses.fields(self)]
+        files.write(path, {name: getattr(self, name) for name in names})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Curves:
@@ -301,18 +291,15 @@ class Curves:
 
         Raises:
             ValueError: if the file is not one of `save`'s.
+
+        Example:
+            >>> Curves.load(__file__)  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            ValueError: path must name a file that Curves.save wrote, got ...
         """
         try:
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                header = json.loads(str(file["format"]))
-                if header["lrjax.Curves"] != 1:
-                    raise ValueError(f"a format of its own, {header}")
-                fields: dict[str, Any] = {key: file[key] for key in file.files if "/" not in key}
-                del fields["format"]
-                for name, keys in header["order"].items():
-                    fields[name] = {key: file[f"{name}/{key}"] for key in keys}
-            return cls(**fields)
-        except UNREADABLE as error:
+            return cls(**files.read(path))
+        except files.UNREADABLE as error:
             raise ValueError(
                 f"path must name a file that Curves.save wrote, got {os.fspath(path)!r}."
             ) from error
@@ -325,6 +312,11 @@ class Curves:
 
         Raises:
             ImportError: if xarray is not installed.
+
+        Example:
+            >>> curves = Curves(axes={"seed": [0, 1]}, learning_rate=[0.1], loss=[[3], [5]])
+            >>> curves.to_xarray().loss.dims
+            ('seed', 'step')
         """
         try:
             import xarray
@@ -408,7 +400,9 @@ class Curves:
             return function(np.asarray(array))  # which may have been put on a device
 
         def shared(array):
-            return array if array is None or array.ndim == 1 < self.loss.ndim else applied(array)
+            """Of rates: those that all lanes have in common have no axes of lanes."""
+            common = array is not None and array.ndim == 1 and self.loss.ndim > 1
+            return array if array is None or common else applied(array)
 
         fields = {
             "learning_rate": shared(self.learning_rate),
@@ -441,54 +435,7 @@ def _measured(values: Any) -> np.ndarray:
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float32)
 
 
-# What NumPy raises of files that are damaged or not its own.
-UNREADABLE = (
-    *(ValueError, TypeError, LookupError, EOFError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-
 KINDS: dict[str, Callable[[Any], np.ndarray]] = {
     **dict.fromkeys(("axes", "lanes"), np.asarray),
     **dict.fromkeys(("eval_steps", "diverged_at", "steps_done"), _counted),
 }
-
-
-def coordinate(value: Any, digits: int = 4) -> str:
-    """A lane's coordinate to read: a seed or another integer in full, a float shortened.
-
-    Example:
-        >>> coordinate(np.int32(20240101)), coordinate(np.float32(1e-4))
-        ('20240101', '0.0001')
-    """
-    return str(value) if isinstance(value, int | np.integer) else f"{value:.{digits}g}"
-
-
-def smoothed(array: np.ndarray, width: float) -> np.ndarray:
-    """A centred Gaussian average along the last axis of what is finite; NaN stays NaN."""
-    steps = array.shape[-1]
-    reach = min(math.ceil(4 * width), steps - 1)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-
-    def average(values):
-        finite = np.isfinite(values)
-        total = np.convolve(np.where(finite, values, 0.0), kernel)[reach : reach + steps]
-        weight = np.convolve(finite.astype(np.float64), kernel)[reach : reach + steps]
-        return np.divide(total, weight, out=np.full(steps, np.nan), where=finite)
-
-    return np.apply_along_axis(average, -1, np.asarray(array, np.float64)).astype(array.dtype)
-
-
-def _best(values: np.ndarray) -> tuple[int, float]:
-    """The position and the value of the smallest finite entry."""
-    index = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
-    return index, float(values[index])
-
-
-def _last(values: np.ndarray) -> float:
-    """The last finite entry, or NaN."""
-    finite = values[np.isfinite(values)]
-    return float(finite[-1]) if len(finite) else np.nan
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"

@@ -1,0 +1,59 @@
+"""Batches to evaluate on, which are read once and kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lrjax import _checks
+from lrjax.batches.arrays import ArrayBatches, as_batches
+from lrjax.batches.readers import describe, stack
+from lrjax.batches.streams import StreamBatches
+
+
+class Group(NamedTuple):
+    """Batches of one shape to evaluate on, stacked, and what each of them counts."""
+
+    batches: Any
+    weight: float
+
+
+def evaluation_groups(batches: Any) -> tuple[Group, ...]:
+    """All batches to evaluate on, each counting by its number of samples.
+
+    A dataset is taken once, with its tail; an iterable is read to its end.
+    """
+    batches = as_batches("eval_batches", batches)
+    if isinstance(batches, ArrayBatches):
+        rows = batches.size - batches.size % batches.batch_size
+
+        def stacked(part, size):
+            return jax.tree.map(lambda a: a[part].reshape(-1, size, *a.shape[1:]), batches.data)
+
+        parts = [(slice(0, rows), batches.batch_size), (slice(rows, None), batches.size - rows)]
+        return tuple(Group(stacked(part, size), float(size)) for part, size in parts if size)
+    read = _read(_checks.iterable("eval_batches", batches))
+    if not read:
+        raise ValueError("eval_batches must hold at least one batch, got none.")
+    alike = itertools.groupby(read, key=describe)
+    return tuple(Group(stack(list(group)), _samples(shape)) for shape, group in alike)
+
+
+def reread(batches: Any) -> Any:
+    """What may be read as often as one likes: an iterator's batches as a list, else the same."""
+    source = batches.iterable if isinstance(batches, StreamBatches) else batches
+    return _read(source) if isinstance(source, Iterator) else batches
+
+
+def _read(batches: Iterable[Any]) -> list[Any]:
+    """Copies of all batches, because their memory may be used again."""
+    return [jax.tree.map(np.array, batch) for batch in batches]
+
+
+def _samples(batch: Any) -> float:
+    """The length of the arrays' first axis; 1 for a batch of scalars."""
+    return float(next((array.shape[0] for array in jax.tree.leaves(batch) if array.shape), 1))

@@ -1,0 +1,60 @@
+"""The steps of a sweep, cut into dispatches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+
+class Span(NamedTuple):
+    """The updates of one dispatch, from `start` to `stop`."""
+
+    start: int
+    stop: int
+    evaluation: int | None  # the number of the evaluation that follows, if one does
+
+
+EVALUATIONS = 25
+
+
+def cut_steps(
+    steps: int, evaluate: bool, eval_every: int | None, chunk_steps: int | None, most: int
+) -> tuple[list[Span], int]:
+    """The dispatches, of at most `most` updates, and the length of the program for all of them."""
+    if eval_every is None:
+        eval_every = max(1, steps // EVALUATIONS)
+    eval_every = eval_every if evaluate else steps
+    between = min(eval_every, steps)
+    if chunk_steps is None:
+        # Of one length, where that goes, so that none is a stub.
+        chunk_steps = -(-between // -(-between // most))
+    length = min(chunk_steps, between)
+    stops = [*range(eval_every, steps, eval_every), steps]
+    spans = []
+    for number, (begin, end) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
+        for start in range(begin, end, length):
+            stop = min(start + length, end)
+            spans.append(Span(start, stop, number if evaluate and stop == end else None))
+    return spans, length
+
+
+def evaluations(spans: list[Span]) -> list[int]:
+    """The numbers of updates after which there is an evaluation."""
+    return [span.stop for span in spans if span.evaluation is not None]
+
+
+# About a second, so that the bar, checkpoints and Ctrl-C need not wait for long; but so many
+# updates, at least, that the cost of a dispatch, most of which is fresh memory, is shared.
+DISPATCH_FLOPS = {"cpu": 1e11}
+ACCELERATOR_FLOPS = 1e13
+MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 200
+DISPATCH_BYTES = 2**26  # of batches that are read, of which some dispatches' are kept ready
+
+
+def dispatch_steps(flops: float, read_bytes: int = 0) -> int:
+    """How many updates of so many operations, and bytes read, to dispatch at once."""
+    target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
+    steps = np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS)
+    return max(1, min(int(steps), DISPATCH_BYTES // max(read_bytes, 1)))
