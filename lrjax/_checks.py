@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Any, TypeVar
 
 import jax
@@ -34,6 +34,7 @@ def number(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
 ) -> T:
     """A finite real number or an array of them; a traced value passes unseen."""
     if isinstance(value, jax.core.Tracer):
@@ -51,6 +52,7 @@ def number(
         (f"above {above}", above is None or array > above),
         (f"at least {at_least}", at_least is None or array >= at_least),
         (f"at most {at_most}", at_most is None or array <= at_most),
+        (f"below {below}", below is None or array < below),
     ]
     for expected, holds in bounds:
         if not np.all(holds):
@@ -73,8 +75,8 @@ def flag(name: str, value: T) -> T:
 
 
 def sequence(name: str, value: Iterable[T], *, minimum: int = 0) -> tuple[T, ...]:
-    """Some values in order, as a tuple."""
-    if isinstance(value, str) or not np.iterable(value):
+    """Some values in order, which those of a dict or a set are not, as a tuple."""
+    if isinstance(value, str | Mapping | Set) or not np.iterable(value):
         raise TypeError(f"{name} must be a sequence, got {value!r}.")
     values = tuple(value)
     if len(values) < minimum:

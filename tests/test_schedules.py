@@ -124,6 +124,16 @@ def test_float64_under_x64(case):
             )
 
 
+@pytest.mark.parametrize("rate", [0.1, 1.0, 100.0])
+def test_a_product_of_many_factors_keeps_its_digits(rate):
+    with jax.enable_x64(True):
+        for count in (8, 9, 20, 1000):
+            exact = -math.fsum(math.log1p(rate * k) for k in range(1, count + 1))
+            value = ls.compound_time_decay(1e300, rate)(count)
+            if exact > -600:
+                np.testing.assert_allclose(np.log(value) - np.log(1e300), exact, atol=2e-9)
+
+
 @every_schedule
 @pytest.mark.parametrize("count", [1.5, np.float32(1), True, "1", None])
 def test_a_count_is_an_integer(case, count):
@@ -277,6 +287,47 @@ def test_a_cycle_longer_than_all_counts_stays_at_its_start(mult):
     values = schedule(counts)
     assert set(np.unique(values)) <= {0.5, 1.0}
     np.testing.assert_array_equal(jax.jit(schedule)(counts), values)
+
+
+@pytest.mark.parametrize(
+    ("steps", "mult", "starts"),
+    [
+        (100, 2.2, [100, 320, 804]),
+        (50, 2.2, [50, 160, 402]),
+        (1000, 2.7, [1000, 3700, 10990, 30673]),
+        (10000, 1.1, [10000, 21000, 33100, 46410, 61051]),
+        (10000, 2.2, [10000, 32000, 80400, 186880, 421136]),
+    ],
+)
+def test_cycles_that_start_at_whole_counts_start_there(steps, mult, starts):
+    """In float64, 100 + 220 + 484 is above 804."""
+    counts = np.array(starts)
+    restarts = ls.warm_restarts(1.0, steps, cycle_mult=mult)
+    decayed = ls.repeat(ls.constant(1.0), steps, cycle_mult=mult, decay=0.5)
+    for schedule in (restarts, jax.jit(restarts)):
+        np.testing.assert_array_equal(schedule(counts), np.ones(len(starts)))
+        assert (schedule(counts - 1) < 0.01).all()
+    for k, start in enumerate(starts):
+        assert [float(decayed(start - 1)), float(decayed(start))] == [0.5**k, 0.5 ** (k + 1)]
+
+
+def test_a_stretched_cycle_stays_in_its_range_and_takes_whole_steps():
+    # At 1861182 a float32's rounding would lead to step 100, where the schedule starts anew.
+    ended = ls.repeat(ls.warm_restarts(1.0, 100), 100, cycle_mult=1.1)
+    assert max(float(f(1861182)) for f in (ended, jax.jit(ended))) < 1e-3
+    risen = ls.repeat(ls.interpolate(0.0, 100.0, 100), 100, cycle_mult=1.2)
+    for schedule in (risen, jax.jit(risen)):
+        np.testing.assert_allclose(schedule(np.array([118, 130])), [15, 25], rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [np.arange(2), np.arange(4), np.zeros((0,), int)])
+@jax.numpy_dtype_promotion("standard")
+def test_a_schedule_of_others_need_not_take_arrays(count):
+    branched = lambda t: jax.lax.cond(t < 2, lambda: 1.0, lambda: 0.5)  # noqa: E731
+    for foreign in (optax.cosine_onecycle_schedule(4, 1.0), branched):
+        values = ls.scale(foreign, 1.0)(count)
+        assert values.shape == count.shape
+        np.testing.assert_allclose(values, [foreign(int(t)) for t in count], rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", [ls.exponential_decay(1.0, 2.0), lambda t: 1 / left(100, t)])

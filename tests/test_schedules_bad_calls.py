@@ -113,6 +113,9 @@ multistep_decay(1, [-1]) : milestones
 multistep_decay(1, [1.5]) : milestones
 multistep_decay(1, [1], gamma=nan) : gamma
 multistep_decay(1, 5) : milestones
+multistep_decay(1, {3: 0.5}) : milestones
+multistep_decay(1, {3, 5}) : milestones
+piecewise_constant({0: 0.1, 3: 0.2}, [3]) : values
 piecewise_constant([1, 2], []) : boundaries
 piecewise_constant([1, 2], [3, 4]) : boundaries
 piecewise_constant([1, nan], [3]) : values

@@ -119,6 +119,7 @@ def test_inject_takes_numbers_arrays_and_schedules(kind):
         (optax.contrib.muon, {"ns_steps": 2}),
         (optax.adamw, {"mask": {"kernel": np.True_, "bias": np.False_}}),
         (optax.adamw, {"mask": {"kernel": True, "bias": False}}),
+        (optax.adamw, {"mask": lambda params: {"kernel": 1, "bias": 0}}),
     ],
     ids=lambda value: getattr(value, "__name__", None) or "-".join(value),
 )
@@ -129,9 +130,31 @@ def test_inject_hands_on_what_is_no_hyperparameter(factory, others):
     assert_close(trace, plain(factory(learning_rate=0.1, **others)), atol=2e-3)
 
 
+def test_inject_hands_on_a_function_that_the_factory_asks_for():
+    schedule = falling(1.0)
+    trace, *_ = train(lrjax.inject(optax.scale_by_schedule, step_size_fn=schedule))
+    assert_close(trace, plain(optax.scale_by_schedule(schedule)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn])
+def test_updates_have_the_digits_of_the_parameters(dtype):
+    """Gradients in a narrow type, beside parameters that are not, must not round the steps."""
+    rates, params = [1e-3, 1.002e-3], jnp.ones(1)
+    for wide in (params, params.astype(dtype)):
+        updates = []
+        for rate in rates:
+            optimizer = lrjax.sgd(rate)
+            update, _ = optimizer.update(jnp.ones(1, dtype), optimizer.init(wide), wide)
+            assert update.dtype == wide.dtype
+            updates.append(float(update[0]))
+        if wide.dtype == jnp.float32:
+            np.testing.assert_allclose(updates, [-1e-3, -1.002e-3], rtol=1e-6)
+
+
 MASKS = {
     "function": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
     "indexing": lambda params: {"kernel": params["kernel"].ndim > 1, "bias": False},
+    "numbers": lambda params: jax.tree.map(lambda p: int(p.ndim > 1), params),
     "tree": {"kernel": True, "bias": False},
 }
 

@@ -125,8 +125,29 @@ def test_a_state_that_is_placed_stays_placed():
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("lanes"))
     states = jax.vmap(lambda rate: lrjax.sgd(rate).init(PARAMS))(jnp.array([0.1, 0.2]))
     states = jax.device_put(states, sharding)
-    changed = lrjax.set_hyperparams(states, learning_rate=0.5)
-    assert lrjax.get_hyperparams(changed)["learning_rate"].sharding == sharding
+    for value in (0.5, np.array([0.5, 0.25]), jnp.array([0.5, 0.25])):
+        changed = lrjax.set_hyperparams(states, learning_rate=value)
+        assert lrjax.get_hyperparams(changed)["learning_rate"].sharding == sharding
+
+
+def test_a_donated_state_leaves_the_arrays_that_were_set():
+    rate = jnp.float32(0.25)
+    state = lrjax.set_hyperparams(lrjax.sgd(0.5, 0.5).init(PARAMS), learning_rate=rate)
+    state = lrjax.set_hyperparams(state, momentum=rate)
+    jax.jit(lambda state: jax.tree.map(jnp.copy, state), donate_argnums=0)(state)
+    assert rate == 0.25
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), jnp.float32(0.5)])
+def test_a_fraction_is_not_cut_to_an_integer(value):
+    state = optax.inject_hyperparams(optax.sgd)(learning_rate=1).init(PARAMS)
+    assert lrjax.get_hyperparams(lrjax.set_hyperparams(state, learning_rate=2.0)) == {
+        "learning_rate": 2
+    }
+    with pytest.raises(ValueError, match="learning_rate must be a whole number"):
+        lrjax.set_hyperparams(state, learning_rate=value)
+    with pytest.raises(ValueError, match="learning_rate must be a whole number"):
+        jax.jit(lambda value: lrjax.set_hyperparams(state, learning_rate=value))(value)
 
 
 def test_names_stay_apart_where_patterns_are_numbers():

@@ -104,7 +104,11 @@ def evaluate(schedule: Callable[..., Any], count: Array) -> Array:
     """A schedule inside of another: one of ours stays on the host where it can."""
     if isinstance(schedule, partial) and hasattr(schedule.func, "closed_form"):
         return as_float(schedule.func.closed_form(count, **schedule.keywords))
-    return as_float(schedule(jnp.asarray(count)))
+    count = jnp.asarray(count)
+    if not count.ndim:
+        return as_float(schedule(count))
+    # Those of other libraries need not take arrays: some fail, some are wrong for them.
+    return as_float(jax.vmap(schedule)(count.ravel())).reshape(count.shape)
 
 
 def divide(count: Array, steps: Array) -> tuple[Array, Array]:
@@ -263,9 +267,17 @@ def cycle_table(steps: int, mult: float, num_cycles: int | None) -> CycleTable:
     while len(starts) - 1 != num_cycles and starts[-1] <= MAX_COUNT:
         starts.append(starts[-1] + length)
         length *= mult
-    start, end = np.array(starts[:-1]), np.array(starts[1:])
+    edges = _without_rounding(np.array(starts))
+    start, end = edges[:-1], edges[1:]
     first, last = np.ceil(start), np.minimum(np.floor(end), MAX_COUNT)
     return CycleTable(first, first - start, last, end - last, end - start)
+
+
+def _without_rounding(starts: np.ndarray) -> np.ndarray:
+    """Sums as they are, but for those that only rounding keeps from a whole number."""
+    whole = np.round(starts)
+    rounding = np.arange(len(starts)) * np.finfo(np.float64).eps * starts
+    return np.where(np.abs(starts - whole) <= rounding, whole, starts)
 
 
 def locate(count: Array, steps: int, mult: float, num_cycles: int | None = None) -> Cycle:

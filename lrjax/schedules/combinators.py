@@ -301,7 +301,7 @@ def repeat(
         schedule: what is repeated.
         cycle_steps: updates of the first cycle.
         cycle_mult: factor from one cycle's length to the next, at least 1; a longer cycle
-            stretches the schedule.
+            stretches the schedule. Of a fraction, a step may come a float32's rounding early.
         decay: factor from one cycle's values to the next.
 
     Returns:
@@ -334,7 +334,9 @@ def _repeat(count, schedule, cycle_steps, cycle_mult, decay):
     if float(cycle_mult).is_integer():
         position, _ = _numerics.divide(count - cycle.first, cycle.growth)
     else:
-        # A step that no integer bounds; it may come a float32's rounding early or late.
+        # Rounded up by as much as it may be rounded down, so that whole steps stay whole.
         xp = _numerics.namespace(count)
-        position = xp.floor(cycle.done / cycle.growth).astype(np.int32)
+        steps = cycle.done / cycle.growth
+        position = xp.floor(steps * (1 + 2 * xp.finfo(steps.dtype).eps)).astype(np.int32)
+        position = xp.minimum(position, np.int32(cycle_steps - 1))
     return _numerics.evaluate(schedule, position) * _numerics.power(decay, cycle.number)

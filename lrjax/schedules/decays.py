@@ -274,9 +274,15 @@ def _compound_time_decay(count, init_value, decay_rate):
     end = _numerics.as_float(xp.maximum(count, np.int32(exact)))
     integral = _log1p_integral(rate, end) - _log1p_integral(rate, start)
     ends = (xp.log1p(rate * end) - xp.log1p(rate * start)) / 2
-    slopes = (rate / (1 + rate * end) - rate / (1 + rate * start)) / 12
+    slopes = _log1p_slopes(rate, end) - _log1p_slopes(rate, start)
     later = xp.where(count > exact, integral + ends + slopes, zero)
     return _numerics.as_float(init_value) * xp.exp(-(log_product + later))
+
+
+def _log1p_slopes(rate: _numerics.Array, end: _numerics.Array) -> _numerics.Array:
+    """The formula's terms in the 1st, 3rd and 5th derivative of log(1 + rate * k) at `end`."""
+    slope = rate / (1 + rate * end)
+    return slope / 12 - slope**3 / 360 + slope**5 / 1260
 
 
 def _log1p_integral(rate: _numerics.Array, end: _numerics.Array) -> _numerics.Array:

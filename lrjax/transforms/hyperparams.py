@@ -68,8 +68,8 @@ def set_hyperparams(opt_state: Any, /, **values: ArrayLike) -> Any:
 
     Raises:
         ValueError: for a hyperparameter that the state does not hold, or that follows a
-            schedule, which would overwrite it; for a value that is not finite, or of a shape
-            that does not fit.
+            schedule, which would overwrite it; for a value that is not finite, of a shape that
+            does not fit, or a fraction where the state holds an integer.
         TypeError: for a value that is not a number.
 
     Example:
@@ -92,25 +92,44 @@ def set_hyperparams(opt_state: Any, /, **values: ArrayLike) -> Any:
 
 def _like(name: str, value: ArrayLike, old: Any) -> Any:
     """The value with the old one's type, shape and placement."""
-    shape = jnp.shape(jax.tree.leaves(old)[0])
-    given = jnp.shape(numeric(name, value))
+    leaf = jax.tree.leaves(old)[0]
+    shape, dtype, given = jnp.shape(leaf), leaf.dtype, jnp.shape(numeric(name, value))
     try:
         fits = jnp.broadcast_shapes(given, shape) == shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(f"{name} must fit the shape {shape}, got {value!r}.")
-    return jax.tree.map(lambda array: jnp.full_like(array, value), old)
+    if jnp.issubdtype(dtype, jnp.integer) and not _is_whole(value):
+        raise ValueError(
+            f"{name} must be a whole number, because the state holds it as {dtype}, got {value!r}: "
+            "make the optimizer with a float."
+        )
+    return jax.tree.map(lambda array: _placed(value, array), old)
+
+
+def _is_whole(value: ArrayLike) -> bool:
+    known = not isinstance(value, jax.core.Tracer)
+    whole = jnp.issubdtype(jnp.result_type(value), jnp.integer)
+    return whole or (known and bool(np.all(np.asarray(value) % 1 == 0)))
+
+
+def _placed(value: ArrayLike, like: Any) -> jax.Array:
+    """A copy, because a donated state must not take the caller's array, where another one is."""
+    copy = jnp.array(jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape))
+    traced = isinstance(copy, jax.core.Tracer) or isinstance(like, jax.core.Tracer)
+    placed = not traced and isinstance(like, jax.Array) and like.committed
+    return jax.device_put(copy, like.sharding) if placed else copy
 
 
 NUMBERS = int | float | np.number | np.ndarray | jax.Array
 
 
-def numeric(name: str, value: Any) -> Any:
+def numeric(name: str, value: Any, **bounds: float) -> Any:
     """A finite number or an array of them, and no list, which would be a tree."""
     if not isinstance(value, NUMBERS):
         raise TypeError(f"{name} must be a number or an array, got {value!r}.")
-    return _checks.number(name, value)
+    return _checks.number(name, value, **bounds)
 
 
 def is_injected(state: Any) -> bool:
@@ -143,15 +162,17 @@ def _states(opt_state: Any) -> list[Any]:
 
 def _places(opt_state: Any) -> dict[str, tuple[int, str]]:
     """Where each hyperparameter is: the number of its state, and its name there."""
+    injected = list(injected_states(opt_state))
     found = [
         ("/".join((own, *groups)), (place, own))
-        for place, (groups, state) in enumerate(injected_states(opt_state))
+        for place, (groups, state) in enumerate(injected)
         for own in state.hyperparams
     ]
-    if not found:
+    if not injected:
         raise ValueError(
             "opt_state must hold hyperparameters, got the state of an optimizer that was made "
-            "without lrjax.inject or optax.inject_hyperparams."
+            "without lrjax.inject or optax.inject_hyperparams, or one that nnx.state took apart: "
+            "of Flax's nnx.Optimizer it takes the optimizer itself, or its opt_state."
         )
     total = Counter(name for name, _ in found)
     places: dict[str, tuple[int, str]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +72,10 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
     signature.bind(**hyperparams)
     schedules, values, fixed = {}, {}, {}
     for name, value in hyperparams.items():
-        if is_schedule(name, value):
+        parameter = signature.parameters.get(name)
+        if not _wants_function(name, parameter) and is_schedule(name, value):
             schedules[name] = value
-        elif _is_hyperparameter(value, signature.parameters.get(name)):
+        elif _is_hyperparameter(value, parameter):
             values[name] = _checks.number(name, value)
         else:
             fixed[name] = value
@@ -131,7 +132,8 @@ def _update(injection: Injection, updates: Any, state: Any, params: Any = None, 
         new_updates, inner_state = transform.update(
             *_widen((updates, state.inner_state, params)), **extra_args
         )
-    return cast_like(new_updates, updates), optax.InjectStatefulHyperparamsState(
+        new_updates = _cast_updates(new_updates, updates, params)
+    return new_updates, optax.InjectStatefulHyperparamsState(
         count=optax.safe_increment(state.count),
         hyperparams=hyperparams,
         hyperparams_states=state.hyperparams_states,
@@ -183,15 +185,32 @@ def _widen(tree: Any) -> Any:
         array = jnp.asarray(leaf)
         if not jnp.issubdtype(array.dtype, jnp.inexact):
             return leaf
-        return array.astype(jnp.promote_types(array.dtype, jnp.result_type(float)))
+        return array.astype(_wider(array.dtype, jnp.result_type(float)))
 
     return jax.tree.map(widen, tree)
 
 
-def hyperparameter(name: str, value: Hyperparam) -> Hyperparam:
-    """A number, an array or a schedule, and nothing else."""
+def _wider(one: Any, other: Any) -> Any:
+    """The type of both together; the other, where one is an 8-bit float, which JAX promotes not."""
+    return other if one.itemsize == 1 else jnp.promote_types(one, other)
+
+
+def _cast_updates(new: Any, grads: Any, params: Any) -> Any:
+    """Updates of the gradients' types, or the parameters' where these have more digits."""
+    if jax.tree.structure(params) != jax.tree.structure(grads):  # type: ignore[operator]
+        return cast_like(new, grads)
+
+    def cast(update, grad, param):
+        one, other = jnp.asarray(grad).dtype, jnp.asarray(param).dtype
+        return jnp.asarray(update, one if one == other else _wider(one, other))
+
+    return jax.tree.map(cast, new, grads, params)
+
+
+def hyperparameter(name: str, value: Hyperparam, **bounds: float) -> Hyperparam:
+    """A number, an array or a schedule, and nothing else; numbers within some bounds."""
     if not callable(value):
-        return numeric(name, value)
+        return numeric(name, value, **bounds)
     answer = _answer(name, value)
     if not _is_number(answer):
         raise TypeError(f"{name} must be a number, an array or a schedule, got {value!r}.") from (
@@ -236,6 +255,12 @@ def _is_hyperparameter(value: Any, parameter: inspect.Parameter | None) -> bool:
         type(parameter.default) is int or _is_integer(parameter.annotation)
     )
     return jnp.issubdtype(dtype, jnp.integer) and jnp.ndim(value) == 0 and not counted
+
+
+def _wants_function(name: str, parameter: inspect.Parameter | None) -> bool:
+    """Whether an argument is a function itself: a mask, whose answer may look like a number."""
+    annotation = None if parameter is None else parameter.annotation
+    return name.endswith("mask") or get_origin(annotation) is Callable
 
 
 def _is_integer(annotation: Any) -> bool:

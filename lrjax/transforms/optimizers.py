@@ -51,7 +51,8 @@ def sgd(
         A gradient transformation; `get_hyperparams` reads its hyperparameters.
 
     Raises:
-        ValueError: for a hyperparameter that is not finite, or `nesterov` without momentum.
+        ValueError: for a number below 0 or not finite, a momentum above 1, or `nesterov` without
+            momentum.
         TypeError: for a hyperparameter that is neither a number, an array nor a schedule, or a
             mask that is neither a tree of bools nor a function.
 
@@ -65,22 +66,22 @@ def sgd(
     References:
         Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
     """
-    decay = _unless_zero("momentum", momentum)
+    decay = _unless_zero("momentum", momentum, at_least=0, at_most=1)
     if _checks.flag("nesterov", nesterov) and decay is None:
         raise ValueError(f"nesterov must be False without momentum, got {nesterov!r}.")
     return inject(
         _sgd,
-        learning_rate=hyperparameter("learning_rate", learning_rate),
+        learning_rate=hyperparameter("learning_rate", learning_rate, at_least=0),
         momentum=decay,
         nesterov=nesterov,
-        weight_decay=_unless_zero("weight_decay", weight_decay),
+        weight_decay=_unless_zero("weight_decay", weight_decay, at_least=0),
         decoupled=_checks.flag("decoupled", decoupled),
         mask=_mask(mask),
     )
 
 
-def _unless_zero(name: str, value: Hyperparam) -> Hyperparam | None:
-    return None if is_zero(hyperparameter(name, value)) else value
+def _unless_zero(name: str, value: Hyperparam, **bounds: float) -> Hyperparam | None:
+    return None if is_zero(hyperparameter(name, value, **bounds)) else value
 
 
 def _mask(mask: Any) -> Any:
@@ -121,7 +122,7 @@ def adamw(
         A gradient transformation; `get_hyperparams` reads its hyperparameters.
 
     Raises:
-        ValueError: for a hyperparameter that is not finite.
+        ValueError: for a number below 0 or not finite, or a `b1` or `b2` of 1 or above.
         TypeError: for a hyperparameter that is neither a number, an array nor a schedule, or a
             mask that is neither a tree of bools nor a function.
 
@@ -136,11 +137,11 @@ def adamw(
     """
     return inject(
         optax.adamw,
-        learning_rate=hyperparameter("learning_rate", learning_rate),
-        b1=hyperparameter("b1", b1),
-        b2=hyperparameter("b2", b2),
-        eps=hyperparameter("eps", eps),
-        weight_decay=hyperparameter("weight_decay", weight_decay),
+        learning_rate=hyperparameter("learning_rate", learning_rate, at_least=0),
+        b1=hyperparameter("b1", b1, at_least=0, below=1),
+        b2=hyperparameter("b2", b2, at_least=0, below=1),
+        eps=hyperparameter("eps", eps, at_least=0),
+        weight_decay=hyperparameter("weight_decay", weight_decay, at_least=0),
         mask=_mask(mask),
     )
 
@@ -219,7 +220,7 @@ def _cycled(name: str, momentum: Any, cycle: Callable[..., Schedule]) -> Hyperpa
 def _pair(name: str, value: Sequence[ArrayLike]) -> tuple[ArrayLike, ArrayLike]:
     if len(value) != 2:
         raise ValueError(f"{name} must be the smallest value and the largest, got {value!r}.")
-    smallest, largest = (_checks.number(name, end) for end in value)
+    smallest, largest = (_checks.number(name, end, at_least=0, at_most=1) for end in value)
     known = not any(isinstance(end, jax.core.Tracer) for end in value)
     if known and np.any(np.asarray(smallest) > np.asarray(largest)):
         raise ValueError(f"{name} must be the smallest value and the largest, got {value!r}.")
