@@ -36,7 +36,6 @@ def test_time_is_measured():
     batches = lrjax.array_batches(DATA, 5)
     curves = compare_batch_sizes(TASK, batches, [4, 64], steps=20, equal="time", eval_batches=DATA)
     assert curves[64].steps == 20
-    assert curves[4].steps >= 1
     assert curves[4].eval_loss.size
 
 

@@ -349,7 +349,8 @@ def test_a_recipe_without_a_rate_or_a_momentum():
     nothing = recipe(max_learning_rate=np.nan, momentum=None, reason="not_learning")
     axes = lrjax.plot_recipe(nothing)
     assert len(axes) == 2
-    assert not axes[1].lines or len(axes[1].lines[0].get_xdata()) == 0
+    (taken,) = axes[1].lines
+    assert len(taken.get_xdata()) == 0
     cycles = recipe().evidence["cycles"].select(momentum=0.9)
     alone = recipe(momentum=None, min_momentum=None, evidence={"cycles": cycles})
     runs, plan = lrjax.plot_recipe(alone)

@@ -1,0 +1,282 @@
+import dataclasses
+import functools
+import sys
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import python
+
+import lrjax
+from lrjax._fingerprints import fingerprint
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    width: int
+    data: Any
+
+
+class Scorer:
+    def __init__(self, smoothing):
+        self.smoothing = smoothing
+
+    def __call__(self, x):
+        return x * self.smoothing
+
+
+def add(x, y=1):
+    return x + y
+
+
+def adder(y):
+    return lambda x: x + y
+
+
+def factorial(scale):
+    def again(n):
+        return scale if n == 0 else n * again(n - 1)
+
+    return again
+
+
+def recursive_list(value):
+    items = [value]
+    items.append(items)
+    return items
+
+
+VALUES = [
+    lambda: None,
+    lambda: 1,
+    lambda: 1.0,
+    lambda: True,
+    lambda: "1",
+    lambda: b"1",
+    lambda: float("nan"),
+    lambda: [1, 2],
+    lambda: [2, 1],
+    lambda: (1, 2),
+    lambda: [[1], 2],
+    lambda: {"a": 1, "b": 2},
+    lambda: {"b": 2, "a": 1},
+    lambda: {"a", "b", "c"},
+    lambda: np.arange(3),
+    lambda: np.arange(3.0),
+    lambda: np.arange(3)[:, None],
+    lambda: np.arange(4)[::-1],
+    lambda: np.zeros((0, 3)),
+    lambda: np.zeros((3, 0)),
+    lambda: np.array(["a", "b"]),
+    lambda: np.array(["a", None]),
+    lambda: jnp.arange(3),
+    lambda: jnp.ones(3, jnp.bfloat16),
+    lambda: jax.random.key(0),
+    lambda: jax.random.key(1),
+    lambda: jax.random.key(0, impl="rbg"),
+    lambda: np.float32(1),
+    lambda: np.dtype("f4"),
+    lambda: add,
+    lambda: functools.partial(add, y=2),
+    lambda: functools.partial(add, y=3),
+    lambda: jax.tree_util.Partial(add, y=3),
+    lambda: jax.jit(add),
+    lambda: adder(1),
+    lambda: adder(2),
+    lambda: lambda x: x - 1,
+    lambda: lambda x: x - 2,
+    lambda: lambda x, y=2: x - y,
+    lambda: lambda x, y=3: x - y,
+    lambda: factorial(1),
+    lambda: factorial(2),
+    lambda: recursive_list(1),
+    lambda: recursive_list(2),
+    lambda: Options(1, np.arange(2)),
+    lambda: Options(1, np.arange(1, 3)),
+    lambda: Scorer(1),
+    lambda: Scorer(2),
+    lambda: Scorer(2).__call__,
+    lambda: Scorer,
+    lambda: print,
+    lambda: np.add,
+    lambda: jax.nn.relu,
+    lambda: jnp.add,
+    lambda: optax.sgd(0.1),
+    lambda: optax.sgd(0.2),
+    lambda: lrjax.onecycle(0.1, 100),
+    lambda: lrjax.onecycle(0.1, 200),
+    lambda: lrjax.task(add, 1),
+    lambda: lrjax.task(add, 2),
+    lambda: object(),
+]
+
+
+def test_fingerprints_differ_where_values_do_and_only_there():
+    once, twice = ([fingerprint(make()) for make in VALUES] for _ in range(2))
+    assert once == twice
+    assert len(set(once)) == len(once)
+
+
+def test_fingerprints_are_the_same_in_other_processes(monkeypatch):
+    code = (
+        f"import sys; sys.path.insert(0, {__file__.rpartition('/')[0]!r})\n"
+        "from test_fingerprints import VALUES, fingerprint\n"
+        "print([fingerprint(make()) for make in VALUES])"
+    )
+    here = str([fingerprint(make()) for make in VALUES])
+    for seed in "12":
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        assert python(code) == here
+
+
+PROGRAM = """
+import functools
+import math
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import lrjax
+
+SCALE, WEIGHTS, CACHE = 2.0, np.ones(3), {}
+ACT, DTYPE, mean = jax.nn.relu, jnp.bfloat16, 1.0
+
+def inner(x):
+    return x * SCALE
+
+@jax.jit
+def helper(x):
+    return inner(x) + WEIGHTS.sum()
+
+class Base(nn.Module):
+    def nonlinear(self, x):
+        return nn.relu(x)
+
+class Net(Base):
+    width: int = 2
+
+    @nn.compact
+    def __call__(self, x):
+        return self.nonlinear(nn.Dense(self.width)(x))
+
+class Score:
+    factor = 1
+
+    def __call__(self, x):
+        return (x - math.pi) * self.factor
+
+class Slotted:
+    __slots__ = ("target", "never")
+
+    def __init__(self, target):
+        self.target = target
+
+    def __call__(self):
+        return self.target
+
+NETWORK, SCORE, SLOTTED = Net(), Score(), Slotted(1.0)
+
+def loss(outputs, batch):
+    CACHE["seen"] = CACHE.get("seen", 0) + 1
+    return jnp.mean(ACT(helper(outputs)).astype(DTYPE)) + SCORE(0.0) + SLOTTED.target
+
+def model(params, x):
+    return NETWORK.apply(params, x)
+
+batch = np.ones((2, 3), np.float32)
+VALUES = loss, model, lrjax.linen_task(NETWORK, loss, batch), Score()
+"""
+
+
+def fingerprints(name, old="", new=""):
+    """Of a program's functions, model, task and object, with some text of it replaced."""
+    assert old in PROGRAM
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    try:
+        exec(compile(PROGRAM.replace(old, new), f"{name}.py", "exec"), module.__dict__)
+        found = [fingerprint(value) for value in module.VALUES]
+        module.CACHE["seen"] = 1
+        assert found == [fingerprint(value) for value in module.VALUES]
+        return np.array(found)
+    finally:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("", "", [False, False, False, False]),
+        ("x * SCALE", "x / SCALE", [True, False, True, False]),
+        ("SCALE, WEIGHTS, CACHE = 2.0", "SCALE, WEIGHTS, CACHE = 3.0", [True, False, True, False]),
+        ("np.ones(3), {}", "np.zeros(3), {}", [True, False, True, False]),
+        ("nn.relu(x)", "nn.tanh(x)", [False, True, True, False]),
+        ("self.nonlinear(", "nn.gelu(", [False, True, True, False]),
+        ("width: int = 2", "width: int = 4", [False, True, True, False]),
+        ("x - math.pi", "x - math.e", [True, False, True, True]),
+        ("factor = 1", "factor = 2", [True, False, True, True]),
+        ("jax.nn.relu", "jax.nn.tanh", [True, False, True, False]),
+        ("jnp.bfloat16", "jnp.float32", [True, False, True, False]),
+        ("Slotted(1.0)", "Slotted(2.0)", [True, False, True, False]),
+        (
+            "mean = jax.nn.relu, jnp.bfloat16, 1.0",
+            "mean = jax.nn.relu, jnp.bfloat16, 2.0",
+            [False] * 4,
+        ),
+    ],
+)
+def test_fingerprints_follow_what_a_function_names(old, new, changed):
+    before, after = fingerprints("program"), fingerprints("program", old, new)
+    np.testing.assert_array_equal(before != after, changed)
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def deleted():
+    array = jnp.ones(3)
+    array.delete()
+    return array
+
+
+class Circular:
+    def __init__(self):
+        self.peers = {self}
+
+
+class Endless:
+    def __getattr__(self, name):
+        return Endless()
+
+
+@pytest.mark.parametrize("make", [deleted, Circular, Endless, lambda: nested(5000)])
+def test_fingerprints_of_what_cannot_be_looked_into(make):
+    assert fingerprint(make()) == fingerprint(make())
+
+
+def test_fingerprints_look_at_all_of_an_array():
+    large = np.zeros(2_000_000, np.uint8)
+    before = fingerprint(large)
+    large[1_234_567] = 1
+    assert fingerprint(large) != before
+
+
+def test_fingerprints_of_flax_models():
+    from flax import linen, nnx
+
+    def make(width):
+        def model(rngs):
+            return nnx.Linear(3, width, rngs=rngs)
+
+        batch = np.ones((2, 3), np.float32)
+        return lrjax.nnx_task(model, add), lrjax.linen_task(linen.Dense(width), add, batch)
+
+    assert fingerprint(make(1)) == fingerprint(make(1)) != fingerprint(make(2))
