@@ -187,8 +187,11 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     if options.falling_momentum:
         arguments["momentum"] = tuple(options.falling_momentum)
     lanes = {"weight_decay": options.weight_decay, "momentum": options.momentum}
-    lanes |= {name: _numbers(name, texts) for name, *texts in options.lanes}
     lanes = {name: values for name, values in lanes.items() if values is not None}
+    for name, *texts in options.lanes:
+        if name in lanes:
+            raise ValueError(f"--lanes {name} must be given once, got it again.")
+        lanes[name] = _numbers(name, texts)
     return {**arguments, "lanes": lanes} if lanes else arguments
 
 

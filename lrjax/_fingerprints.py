@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: Any, *, largest: float = np.inf) -> str:
     """A short text that is the same for the same value, in every process and every run.
 
     Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
@@ -32,6 +32,7 @@ def fingerprint(value: Any) -> str:
 
     Args:
         value: pytrees of arrays, plain values and functions, or anything else.
+        largest: arrays of more bytes count by shape and dtype alone.
 
     Returns:
         16 hexadecimal digits.
@@ -40,21 +41,23 @@ def fingerprint(value: Any) -> str:
         >>> fingerprint((1, "a")) == fingerprint((1, "a")) != fingerprint((1, "b"))
         True
     """
-    return _digest(value, {}).hex()[:16]
+    return _digest(value, {}, largest).hex()[:16]
 
 
-def _digest(value: Any, seen: dict[int, tuple[Any, bytes]], depth: int = 0) -> bytes:
+def _digest(
+    value: Any, seen: dict[int, tuple[Any, bytes]], largest: float, depth: int = 0
+) -> bytes:
     """The hash of a value's type, its own data, and the hashes of its parts."""
     if id(value) not in seen:
         # For a value that refers to itself, as a recursive function does.
         seen[id(value)] = (value, b"at depth %d" % depth)
         try:
-            own, parts = _looked_into(value) if depth < DEEPEST else (b"", ())
+            own, parts = _looked_into(value, largest) if depth < DEEPEST else (b"", ())
         except Exception:  # of a deleted array, an attribute that was never set, a tracer, …
             own, parts = b"", ()
         digest = hashlib.sha256(_name(type(value)).encode() + b"\0" + own)
         for part in parts:
-            digest.update(_digest(part, seen, depth + 1))
+            digest.update(_digest(part, seen, largest, depth + 1))
         seen[id(value)] = (value, digest.digest())
     return seen[id(value)][1]
 
@@ -62,7 +65,7 @@ def _digest(value: Any, seen: dict[int, tuple[Any, bytes]], depth: int = 0) -> b
 DEEPEST = 200  # far below Python's limit of recursion
 
 
-def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
+def _looked_into(value: Any, largest: float) -> tuple[bytes, Sequence[Any]]:
     """A value's own data, and its parts."""
     match value:
         case None | bool() | int() | float() | complex() | str() | bytes() | bytearray():
@@ -70,14 +73,15 @@ def _looked_into(value: Any) -> tuple[bytes, Sequence[Any]]:
         case slice() | range() | PurePath() | Number():
             return repr(value).encode(), ()
         case np.ndarray() | np.generic() | jax.Array():
-            return _array_data(value), ()
+            return _array_data(value, largest), ()
         case Mapping():
             return b"", [part for item in value.items() for part in item]
         case list() | tuple():
             return b"", value
         case set() | frozenset():
             # In an order that is the same in every process.
-            return b"".join(sorted(_digest(part, {id(value): (value, b"")}) for part in value)), ()
+            seen = {id(value): (value, b"")}
+            return b"".join(sorted(_digest(part, dict(seen), largest) for part in value)), ()
         case functools.partial():
             return b"", (value.func, value.args, value.keywords)
         case types.FunctionType():
@@ -185,9 +189,11 @@ def _content(cell: Any) -> Any:
         return None
 
 
-def _array_data(array: Any) -> bytes:
+def _array_data(array: Any, largest: float) -> bytes:
     """A hash, so that no copy of a large data set is kept."""
     dtype = str(array.dtype)
+    if array.nbytes > largest:
+        return f"{dtype}{array.shape}".encode()
     if isinstance(array, jax.Array):
         if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
             array = jax.random.key_data(array)

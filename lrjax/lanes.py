@@ -93,10 +93,11 @@ def _values(name: Any, values: Any) -> np.ndarray:
     given = np.asarray(_checks.number(f"lanes[{name!r}]", values))
     if given.ndim != 1 or not len(given):
         raise ValueError(f"lanes[{name!r}] must be a list of at least one number, got {given}.")
+    real = jax.dtypes.canonicalize_dtype(np.float64)
     with np.errstate(over="ignore"):
-        values = given.astype(np.float32)
+        values = given.astype(real)
     if not np.isfinite(values).all():
-        raise ValueError(f"lanes[{name!r}] must be finite as float32, got {given}.")
+        raise ValueError(f"lanes[{name!r}] must be finite as {real}, got {given}.")
     return values
 
 

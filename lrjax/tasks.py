@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ def task(loss_fn: Callable, init: Any) -> Task:
 
     Args:
         loss_fn: `(params, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
-        init: `key -> params`, or the parameters themselves.
+        init: `key -> params`, or the parameters themselves, which may be a module of Equinox.
 
     Returns:
         A task without a model state.
@@ -57,8 +58,11 @@ def task(loss_fn: Callable, init: Any) -> Task:
     """
     _checks.function("loss_fn", loss_fn)
 
+    # A module of Equinox is callable, too, and holds arrays.
+    makes = callable(init) and not any(isinstance(x, jax.Array) for x in jax.tree.leaves(init))
+
     def init_fn(key):
-        return (init(key) if callable(init) else init), {}
+        return (init(key) if makes else init), {}
 
     def loss(params, model_state, batch, key, train):
         del key, train
@@ -84,6 +88,11 @@ NUMBERS = jax.Array | np.ndarray | np.generic | float | int  # or a tracer, a ki
 
 
 def _first(batch: Any) -> Any:
+    if not isinstance(batch, tuple | list):
+        raise TypeError(
+            "inputs must be given, a function from a batch to the module's argument, for a batch "
+            f"that is no tuple, got {type(batch).__name__}."
+        )
     return batch[0]
 
 
@@ -105,9 +114,10 @@ def linen_task(
         module: the model.
         loss_fn: `(outputs, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
         sample_batch: a batch, to initialize the parameters with.
-        inputs: `batch -> ` the module's argument; the batch's first element by default.
+        inputs: `batch -> ` the module's argument, or a dict of several of its arguments by their
+            names; the batch's first element by default.
         rngs: streams of random numbers that the module draws from in training.
-        mutable: collections of variables that training changes.
+        mutable: collections of variables that training changes. What a module sows is not kept.
 
     Returns:
         A task whose model state holds all collections but the parameters.
@@ -142,23 +152,35 @@ def linen_task(
     def streams(key):
         return {name: jax.random.fold_in(key, k) for k, name in enumerate(rngs)}
 
+    def arguments(batch):
+        given = inputs(batch)
+        named = isinstance(given, dict) and given and set(given) <= set(accepted)
+        return ((), given) if named else ((given,), {})
+
     def init(key):
         keys = {"params": key, **streams(key)}
-        variables = module.init(keys, inputs(sample_batch), **mode(train=False))
+        args, kwargs = arguments(sample_batch)
+        variables = module.init(keys, *args, **kwargs, **mode(train=False))
         model_state = {name: tree for name, tree in variables.items() if name != "params"}
         return variables.get("params", {}), model_state
 
     def loss(params, model_state, batch, key, train):
         variables = {"params": params, **model_state}
+        args, kwargs = arguments(batch)
+        apply = functools.partial(module.apply, variables, *args, **kwargs, **mode(train))
         if train:
-            outputs, changed = module.apply(
-                variables, inputs(batch), rngs=streams(key), mutable=list(mutable), **mode(train)
-            )
-            model_state = {**model_state, **changed}
+            outputs, changed = apply(rngs=streams(key), mutable=list(mutable))
+            kept = {name: tree for name, tree in changed.items() if alike(tree, model_state, name)}
+            model_state = {**model_state, **kept}
         else:
-            outputs = module.apply(variables, inputs(batch), **mode(train))
+            outputs = apply()
         value, metrics = _with_metrics(loss_fn(outputs, batch))
         return value, (model_state, metrics)
+
+    def alike(tree, model_state, name):
+        """Not so of what was sown, which grows with every call."""
+        known = jax.tree.structure(model_state.get(name))
+        return jax.tree.structure(tree) == known  # type: ignore[operator]
 
     return Task(init, loss)
 
@@ -167,7 +189,8 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
     """A task from a Flax NNX model.
 
     The loss function sees the model in training or in evaluation mode (`model.train()`,
-    `model.eval()`), with fresh random numbers at every update.
+    `model.eval()`), with fresh random numbers at every update. What the model sows is not kept;
+    an array that it holds must be an `nnx.Variable`, or marked by `nnx.data`.
 
     Args:
         make_model: `nnx.Rngs -> nnx.Module`.
@@ -221,6 +244,7 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
         model = nnx.merge(graph, params, reseeded(key), model_state)
         model.train() if train else model.eval()
         value, metrics = _with_metrics(loss_fn(model, batch))
+        nnx.pop(model, nnx.Intermediate)
         return value, (split(model)[3], metrics)
 
     return Task(init, loss)

@@ -398,6 +398,11 @@ def test_help_names_every_method():
         ("range-test importing", "no_such_module"),
         ("range-test lines --weight-decay much", "much"),
         ("range-test lines --lanes momentum much", "momentum must be numbers"),
+        (
+            "range-test lines --lanes momentum 0.5 --lanes momentum 0.9",
+            "momentum must be given once",
+        ),
+        ("range-test lines --momentum 0.5 --lanes momentum 0.9", "momentum must be given once"),
         ("range-test lines --lanes size 3", "size"),
         ("range-test lines --steps 0", "steps"),
         ("range-test lines --steps 1.5", "--steps"),

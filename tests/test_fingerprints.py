@@ -269,6 +269,14 @@ def test_fingerprints_look_at_all_of_an_array():
     assert fingerprint(large) != before
 
 
+def test_fingerprints_may_leave_large_arrays_out():
+    small, large = np.zeros(4), np.zeros(1000)
+    one = fingerprint((small, large), largest=100)
+    assert one == fingerprint((small, large + 1), largest=100)
+    assert one != fingerprint((small + 1, large), largest=100)
+    assert one != fingerprint((small, large[1:]), largest=100)
+
+
 def test_fingerprints_of_flax_models():
     from flax import linen, nnx
 

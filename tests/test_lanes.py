@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,3 +44,9 @@ def test_without_lanes_there_is_one_per_seed():
 def test_lanes_that_are_none_are_refused(lanes):
     with pytest.raises(ValueError, match="lanes"):
         make_lanes(lanes, seeds=1)
+
+
+def test_lanes_have_the_digits_of_x64():
+    with jax.enable_x64(True):
+        lanes = make_lanes({"learning_rate": [0.1]}, 1)
+    assert lanes.hyperparams["learning_rate"].tolist() == [0.1]

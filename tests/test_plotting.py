@@ -8,7 +8,7 @@ import pytest
 from helpers import make_curves, network
 
 import lrjax
-from lrjax.plotting.curves import panels
+from lrjax.plotting.curves import panels, quantities
 
 RATE = np.geomspace(1e-5, 10, 100)
 BASE = 2.3 - 1.8 / (1 + 1e-3 / RATE) + (RATE / 0.5) ** 2
@@ -436,3 +436,12 @@ def test_seeds_and_lanes_are_named_in_full():
 def test_bad_input_names_the_argument(error, name, call):
     with pytest.raises(error, match=name):
         call()
+
+
+def test_a_metric_called_loss_stands_beside_the_loss():
+    measured = make_curves(RATE, [BASE], metrics={"loss": np.float32([BASE + 1])})
+    assert list(quantities(measured)) == ["loss", "metric_loss"]
+    (drawn, *_), (other, *_) = (
+        lrjax.plot_curves(measured, name).lines for name in ("loss", "metric_loss")
+    )
+    np.testing.assert_allclose(other.get_ydata()[20], drawn.get_ydata()[20] + 1, rtol=1e-4)

@@ -359,3 +359,14 @@ def test_grain_loads_batches(make):
     assert np.isfinite(run(make(1)).loss).all()  # begun again after the 6 batches of an epoch
     with pytest.raises(ValueError, match="got 6"):
         run(iter(make(1)))
+
+
+def test_evaluations_count_samples_along_the_axis_that_differs():
+    def batch(samples, time_major=False):
+        rows = np.ones((samples, 3), np.float32)
+        return {"adjacency": np.eye(10, dtype=np.float32), "x": rows.T if time_major else rows}
+
+    for time_major in (False, True):
+        batches = [batch(8, time_major), batch(8, time_major), batch(5, time_major)]
+        assert [group.weight for group in evaluation_groups(batches)] == [8, 5]
+    assert [group.weight for group in evaluation_groups([batch(8)])] == [10]  # of one shape

@@ -357,3 +357,22 @@ def test_rates_untold_after_all_have_diverged_do_not_matter():
 def test_bad_input_names_the_argument(error, name, method, options):
     with pytest.raises(error, match=name):
         suggest(lanes(), method, **options)
+
+
+@pytest.mark.parametrize("method", ["robust", "smith"])
+def test_noise_before_a_fall_at_the_end_is_no_fall_at_the_start(method):
+    rng, rate = np.random.default_rng(0), np.geomspace(1e-6, 0.1, 100)
+    for _ in range(60):
+        loss = 1 / (1 + rate / 0.25) + 0.1 * rng.normal(size=100)
+        assert suggest(make_curves(rate, loss), method).extend != "start"
+
+
+def test_a_suggestion_of_one_lane_is_a_number():
+    rate = np.geomspace(1e-4, 1, 60)
+    loss = 2 / (1 + rate / 0.01) + rate**2
+    agreed = suggest(make_curves(rate, [loss, loss * 1.1]))
+    assert float(agreed) == agreed.consensus.learning_rate
+    with pytest.raises(ValueError, match="not_learning"):
+        float(suggest(make_curves(rate, np.ones(60))))
+    with pytest.raises(ValueError, match="2 weight_decay"):
+        float(suggest(make_curves(rate, [[loss], [loss]])))

@@ -382,6 +382,58 @@ def test_nan_losses_are_data():
     np.testing.assert_allclose(curves.loss[1, 0, :4], [0, -0.1, -0.2, -0.3], atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [4, 16, 64])
+def test_a_trained_model_does_not_diverge_at_odd_batches(size):
+    losses = np.random.default_rng(0).lognormal(-4, 2, 20_000).astype(np.float32)
+    task = lrjax.task(lambda params, batch: batch.mean() + 0.0 * params, jnp.zeros(()))
+    batches = lrjax.array_batches(losses, size)
+    assert not lrjax.sweep(task, batches, lambda: lrjax.sgd(0.1), steps=2000).diverged.any()
+
+
+def test_a_drift_by_a_millionth_is_no_divergence():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 8)).astype(np.float32)
+    y = (x @ rng.normal(size=8) + rng.normal(size=256)).astype(np.float32)
+    best = jnp.asarray(np.linalg.lstsq(x, y)[0])
+    task = lrjax.task(lambda w, batch: jnp.mean((batch[0] @ w - batch[1]) ** 2), best)
+    lanes = {"learning_rate": [0.01], "weight_decay": [1e-3, 1e-2]}
+    curves = lrjax.sweep(task, lrjax.array_batches((x, y), 256), lrjax.sgd, steps=200, lanes=lanes)
+    assert not curves.diverged.any()
+    ended = lrjax.range_test(task, lrjax.array_batches((x, y), 256), start=1e-3, end=10.0)
+    assert ended.diverged.all()
+
+
+DECAY = 0.0
+
+
+def decaying(learning_rate):
+    return lrjax.sgd(learning_rate, weight_decay=DECAY)
+
+
+def test_a_constant_that_was_changed_meanwhile_counts(monkeypatch):
+    def run():
+        return lrjax.range_test(TASK, BATCHES, decaying, end=1.0, steps=10).loss
+
+    before = run()
+    monkeypatch.setitem(globals(), "DECAY", 1.0)
+    assert np.abs(run() - before).max() > 1e-3
+    monkeypatch.setitem(globals(), "DECAY", 0.0)
+    with compilations() as compiled:
+        np.testing.assert_array_equal(run(), before)
+    assert not compiled
+
+
+def test_rates_that_were_not_used_are_not_told():
+    def slowed(learning_rate):
+        return optax.MultiSteps(lrjax.sgd(learning_rate), 4)
+
+    with jax.numpy_dtype_promotion("standard"):
+        curves = lrjax.range_test(TASK, BATCHES, slowed, start=1e-3, end=1e-1, steps=40)
+    ramp = lrjax.exponential_ramp(1e-3, 1e-1, 40)
+    used = np.asarray(ramp(np.maximum(np.arange(1, 41) // 4 - 1, 0)))
+    np.testing.assert_allclose(curves.learning_rate, used, rtol=1e-5)
+
+
 def test_a_flat_noisy_loss_does_not_diverge():
     noise = np.random.default_rng(0).laplace(size=4096).astype(np.float32)
     task = lrjax.task(lambda params, batch: batch.mean() + 0.0 * params, jnp.zeros(()))
@@ -442,6 +494,30 @@ def test_a_range_test_of_any_optimizer_of_optax_equals_a_plain_loop(name):
     np.testing.assert_allclose(curves.loss[0], losses, rtol=1e-5)
 
 
+def assembled(learning_rate, weight_decay, momentum):
+    decay = optax.add_decayed_weights(weight_decay)
+    return optax.chain(decay, optax.sgd(learning_rate, momentum))
+
+
+def called(learning_rate):
+    """Of a rate that must be a schedule."""
+    return optax.scale_by_schedule(lambda count: -learning_rate(count))
+
+
+@mixed_types
+def test_own_optimizers_get_numbers_or_schedules_as_they_ask():
+    options = {"start": 1e-3, "end": 1e-1, "steps": 5}
+    lanes = {"weight_decay": [0.1]}
+    run = functools.partial(lrjax.range_test, TASK, BATCHES, lanes=lanes, **options)
+    one, other = (run(make, momentum=(0.95, 0.8)) for make in (assembled, lrjax.sgd))
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
+    np.testing.assert_allclose(one.momentum, other.momentum)
+    run = functools.partial(lrjax.range_test, TASK, BATCHES, **options)
+    injected = optax.inject_hyperparams(optax.sgd)
+    for make in (called, injected, lambda learning_rate: optax.chain(lrjax.sgd(learning_rate))):
+        np.testing.assert_allclose(run(make).loss, run(lrjax.sgd).loss, rtol=1e-6)
+
+
 @mixed_types
 @pytest.mark.parametrize(
     ("of_optax", "ours"),
@@ -456,6 +532,22 @@ def test_optimizers_of_optax_follow_ramps_of_their_momentum(of_optax, ours):
     one, other = (lrjax.range_test(TASK, BATCHES, each, **options) for each in (of_optax, ours))
     np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
     np.testing.assert_allclose(one.momentum, other.momentum)
+
+
+@mixed_types
+def test_initial_starts_a_schedule_of_the_decay_anew():
+    params, fall = network_init(KEY), lrjax.linear_decay(1.0, 5)
+
+    def make(learning_rate):
+        return optax.chain(optax.add_decayed_weights(fall), optax.sgd(learning_rate))
+
+    optimizer = make(0.1)
+    state = optimizer.init(params)
+    for _ in range(6):
+        _, state = optimizer.update(params, state, params)
+    run = functools.partial(lrjax.range_test, TASK, BATCHES, make, start=1e-2, end=1e-1, steps=5)
+    warm, cold = run(initial=(params, {}, state)), run(initial=(params, {}))
+    np.testing.assert_array_equal(warm.loss, cold.loss)
 
 
 @mixed_types

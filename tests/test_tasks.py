@@ -1,3 +1,4 @@
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,3 +173,66 @@ def test_a_task_of_a_plain_function():
 def test_bad_input_names_the_argument(name, call):
     with pytest.raises(TypeError, match=name):
         call()
+
+
+class Sown(nn.Module):
+    @nn.compact
+    def __call__(self, x, scale=1.0, mask=None):
+        x = nn.Dense(3)(x) * scale
+        self.sow("losses", "size", jnp.sum(x))
+        return x if mask is None else x * mask
+
+
+def test_a_linen_module_may_sow_and_take_several_inputs():
+    batch = {"x": jnp.ones((4, 2)), "mask": jnp.float32([[1.0, 1.0, 0.0]]), "y": jnp.zeros(4)}
+
+    def loss(outputs, batch):
+        return jnp.sum(outputs**2)
+
+    def named(batch):
+        return {name: batch[name] for name in ("x", "mask")}
+
+    task = lrjax.linen_task(Sown(), loss, batch, inputs=named, mutable=("losses",))
+    params, model_state = task.init(KEY)
+    value, (after, _) = task.loss(params, model_state, batch, KEY, True)
+    outputs = nn.Dense(3).apply({"params": params["Dense_0"]}, batch["x"])
+    expected = outputs * batch["mask"]
+    np.testing.assert_allclose(value, jnp.sum(expected**2), rtol=1e-6)
+    assert jax.tree.structure(after) == jax.tree.structure(model_state)
+    batches = [jax.tree.map(np.asarray, batch)] * 3
+    assert lrjax.range_test(task, batches, end=1e-2, steps=3).loss.shape == (1, 3)
+
+
+def test_a_batch_without_a_first_element_needs_inputs():
+    batch = {"x": jnp.ones((4, 2))}
+    with pytest.raises(TypeError, match="inputs must be given"):
+        lrjax.linen_task(nn.Dense(1), linen_loss, batch).init(KEY)
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
+def test_an_nnx_module_may_sow():
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.dense = nnx.Linear(2, 1, rngs=rngs)
+
+        def __call__(self, x):
+            x = self.dense(x)
+            self.sow(nnx.Intermediate, "outputs", x)
+            return x
+
+    task = lrjax.nnx_task(Model, lambda model, batch: jnp.mean(model(batch) ** 2))
+    batches = lrjax.array_batches(jnp.ones((8, 2)), 4)
+    assert lrjax.range_test(task, batches, end=1e-2, steps=3).loss.shape == (1, 3)
+
+
+def test_parameters_may_be_a_module_of_equinox():
+    params, static = equinox.partition(
+        equinox.nn.MLP(2, 1, 4, 1, key=KEY), equinox.is_inexact_array
+    )
+
+    def loss(params, batch):
+        return jnp.mean(jax.vmap(equinox.combine(params, static))(batch) ** 2)
+
+    batches = lrjax.array_batches(jnp.ones((8, 2)), 4)
+    curves = lrjax.range_test(lrjax.task(loss, params), batches, end=1e-2, steps=3)
+    np.testing.assert_allclose(curves.loss[0, 0], loss(params, batches(0)), rtol=1e-6)

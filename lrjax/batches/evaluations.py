@@ -39,8 +39,11 @@ def evaluation_groups(batches: Any) -> tuple[Group, ...]:
     read = _read(_checks.iterable("eval_batches", batches))
     if not read:
         raise ValueError("eval_batches must hold at least one batch, got none.")
-    alike = itertools.groupby(read, key=describe)
-    return tuple(Group(stack(list(group)), _samples(shape)) for shape, group in alike)
+    alike = [(shape, list(group)) for shape, group in itertools.groupby(read, key=describe)]
+    weights = _samples([shape for shape, _ in alike])
+    return tuple(
+        Group(stack(group), weight) for (_, group), weight in zip(alike, weights, strict=True)
+    )
 
 
 def reread(batches: Any) -> Any:
@@ -54,6 +57,17 @@ def _read(batches: Iterable[Any]) -> list[Any]:
     return [jax.tree.map(np.array, batch) for batch in batches]
 
 
-def _samples(batch: Any) -> float:
-    """The length of the arrays' first axis; 1 for a batch of scalars."""
-    return float(next((array.shape[0] for array in jax.tree.leaves(batch) if array.shape), 1))
+def _samples(shapes: list[Any]) -> list[float]:
+    """The number of samples in batches of these shapes.
+
+    The length of the axis in which they differ; of batches that differ in none, or that cannot be
+    compared, of the first axis of the first array that has one.
+    """
+    arrays = [jax.tree.leaves(batch) for batch in shapes]
+    if len({tuple(len(array.shape) for array in batch) for batch in arrays}) == 1:
+        # Of every axis of every array, its length in each of the batches.
+        axes = zip(*([n for array in batch for n in array.shape] for batch in arrays), strict=True)
+        differing = {lengths for lengths in axes if len(set(lengths)) > 1}
+        if len(differing) == 1:
+            return list(map(float, differing.pop()))
+    return [float(next((array.shape[0] for array in batch if array.shape), 1)) for batch in arrays]

@@ -119,8 +119,11 @@ def panels(
 def quantities(curves: Curves) -> dict[str, np.ndarray]:
     """All that can be drawn, by name."""
     evaluated = {"eval_loss": curves.eval_loss} if len(curves.eval_steps) else {}
-    found = {"loss": curves.loss, **curves.metrics, **evaluated}
-    return found | {f"eval_{key}": values for key, values in curves.eval_metrics.items()}
+    losses = {"loss": curves.loss, **evaluated}
+    measured = {f"eval_{key}": values for key, values in curves.eval_metrics.items()}
+    found = curves.metrics | measured
+    # A metric may have the name of what is drawn already.
+    return losses | {f"metric_{key}" if key in losses else key: found[key] for key in found}
 
 
 def title(quantity: str) -> str:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from lrjax.lanes import momentum_name
 from lrjax.schedules import Schedule, onecycle, onecycle_momentum
-from lrjax.transforms import schedulable
+from lrjax.transforms import with_schedules
 
 __all__ = ["OneCycle"]
 
@@ -61,4 +61,4 @@ class OneCycle:
             "weight_decay": self.weight_decay,
         }
         given = {name: value for name, value in hyperparams.items() if value is not None}
-        return schedulable(self.optimizer)(**given)
+        return with_schedules(self.optimizer, **given)

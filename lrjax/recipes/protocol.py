@@ -65,8 +65,7 @@ def smith_recipe(
             final model is judged on should be others still.
         total_steps: updates of the run that is planned.
         optimizer: makes an optimizer from `learning_rate`, `weight_decay` and `momentum` (or
-            `b1`), each of which may be a schedule: `lrjax.sgd`, `lrjax.adamw`, one of Optax's, or
-            your own.
+            `b1`): `lrjax.sgd`, `lrjax.adamw`, one of Optax's, or your own.
         weight_decays: to try; None for an optimizer without.
         momentums: to try, as the highest of a cycle, which falls to 0.85 at the peak of the
             rate; None for an optimizer without.

@@ -104,8 +104,10 @@ def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates
     if drop <= significant:
         if early:
             return Rates(reason="diverged_at_start")
-        untrained = loss[np.isfinite(loss) & (rate == 0)]
-        begun = np.append(untrained, average[: -(-len(average) // 5)]).max() - average[bottom]
+        untrained, fifth = loss[np.isfinite(loss) & (rate == 0)], -(-len(average) // 5)
+        # Not above the lowest, which is below any level by its noise.
+        later = np.median(average[fifth : bottom + 1]) if bottom > fifth else average[bottom]
+        begun = np.append(untrained, average[:fifth]).max() - later
         if begun > max(rise / 5, significant):
             return Rates(reason="no_minimum_in_range", extend="start")
         too_wide = curve.width[bottom] > TOO_WIDE * width

@@ -87,6 +87,27 @@ class Suggestion:
             spread=self.spread,
         )
 
+    def __float__(self) -> float:
+        """The learning rate of a single lane, its seeds taken together.
+
+        Raises:
+            ValueError: if there are several lanes, or no rate can be named.
+
+        Example:
+            >>> rate = np.geomspace(1e-4, 1, 60)
+            >>> from lrjax import Curves, suggest
+            >>> curves = Curves(learning_rate=rate, loss=2 / (1 + rate / 0.01) + rate**2)
+            >>> round(float(suggest(curves)), 2)
+            0.1
+        """
+        agreed = self.consensus
+        if agreed.learning_rate.size != 1:
+            lanes = " x ".join(f"{len(values)} {name}" for name, values in agreed.axes.items())
+            raise ValueError(f"a suggestion of one lane is a number, got {lanes}.")
+        if not np.isfinite(agreed.learning_rate).all():
+            raise ValueError(f"no learning rate can be named: {agreed.reason.item()}.")
+        return agreed.learning_rate.item()
+
     def __repr__(self) -> str:
         """A line for every lane, seeds taken together."""
         agreed = self.consensus

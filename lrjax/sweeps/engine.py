@@ -58,9 +58,9 @@ def sweep(
     """Train many lanes side by side, in one compiled program.
 
     Every lane sees the same batch at the same step. A lane diverges when its loss is not
-    finite, or when its last two losses, averaged, rise above its best smoothed loss by more
-    than `divergence` times what it has dropped so far plus how much it changes from step to
-    step: from there on its curves are NaN and its parameters stay as they are, while the other
+    finite, or when its smoothed loss rises above the best by more than `divergence` times what
+    the loss has dropped so far plus how much it changes from step to step (or a thousandth of
+    it): from there on its curves are NaN and its parameters stay as they are, while the other
     lanes go on untouched. A second sweep with other values of the same shape compiles nothing.
 
     Args:
@@ -145,6 +145,9 @@ def sweep(
     if jax.tree_util.all_leaves([optimizer]):
         # A function as an argument of a compiled program: a pytree without leaves.
         optimizer = jax.tree_util.Partial(comparable(optimizer))
+    # JAX takes a function for the same as long as it is; but what it refers to may have changed.
+    static = task, jax.tree.map(lambda _: None, optimizer)
+    source = fingerprint(static, largest=LARGEST_CONSTANT)
     if isinstance(batches, ArrayBatches):
         batches = dataclasses.replace(batches, data=put(batches.data, mesh))
     groups, initial = put(groups, mesh), put(initial, mesh)
@@ -157,12 +160,12 @@ def sweep(
         _interruptible() as stopped,
         explained(),
     ):
-        measures = measure(task, optimizer, initial, grid, data.sample)
+        measures = measure(task, optimizer, initial, grid, data.sample, source)
         most = settings.most_steps(measures.flops * at_once, data.bytes)
         length = settings.chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
         spans, length = cut_steps(settings.steps, bool(groups), settings.eval_every, length, most)
         task = _rewritten(task, rewrite_convolutions, measures, mesh)
-        program = Program(task, length, settings.divergence, settings.accumulate, mesh)
+        program = Program(task, length, settings.divergence, settings.accumulate, mesh, source)
         job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
         size = _shared(_saved(checkpoint_dir, BLOCK_SIZE), job.multiple)
@@ -175,6 +178,9 @@ def sweep(
     if driven.failure is not None:
         raise _with_curves(driven.failure, curves)
     return (curves, final_state(grid, driven.parts, driven.states)) if return_state else curves
+
+
+LARGEST_CONSTANT = 2**20  # bytes of an array, beyond which a change in it is not looked for
 
 
 class Settings(NamedTuple):

@@ -27,7 +27,9 @@ class Measures(NamedTuple):
     convolves: bool
 
 
-def measure(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any) -> Measures:
+def measure(
+    task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any, source: str
+) -> Measures:
     """Refuse before any training what the shapes alone tell."""
     if initial is not None and (not isinstance(initial, tuple) or len(initial) not in (2, 3)):
         raise TypeError(
@@ -35,7 +37,7 @@ def measure(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample:
             f"got {initial!r}."
         )
     hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
-    traced = _losses.trace(hyperparams, grid.seeds[0], optimizer, initial, sample, task)
+    traced = _losses.trace(hyperparams, grid.seeds[0], optimizer, initial, sample, task, source)
     names = []
     for loss, (_, metrics) in traced.out_info:
         if loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
@@ -48,9 +50,10 @@ def measure(task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample:
     return Measures(names[0], names[1], 1.5 * flops(traced.jaxpr), convolves(traced.jaxpr))
 
 
-@functools.partial(jax.jit, static_argnames="task")
-def _losses(hyperparams, seed, optimizer, initial, batch, task):
+@functools.partial(jax.jit, static_argnames=("task", "source"))
+def _losses(hyperparams, seed, optimizer, initial, batch, task, source):
     """A lane's first loss and metrics, in training and in evaluation."""
+    del source  # which tells the task from what it was before
     state = runs.init(hyperparams, seed, optimizer, initial, task)
     call = functools.partial(task.loss, state.params, state.model_state, batch)
     return [call(jax.random.key(seed), train) for train in (True, False)]

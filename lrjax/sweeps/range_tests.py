@@ -20,7 +20,7 @@ from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.runs import Optimizer
 from lrjax.tasks import Task
-from lrjax.transforms import schedulable, sgd
+from lrjax.transforms import sgd, with_schedules
 
 RAMPS = {"exponential": exponential_ramp, "linear": linear_ramp}
 
@@ -49,20 +49,21 @@ class Ramped:
         hyperparams["learning_rate"] = RAMPS[self.ramp](*self.rates, self.steps)
         if self.momentums is not None:
             hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
-        return schedulable(self.optimizer)(**hyperparams)
+        return with_schedules(self.optimizer, **hyperparams)
 
     def told(self, curves: Curves) -> Curves:
         """The curves with the whole ramps.
 
-        Even where every lane diverged before their ends, or the optimizer does not tell.
+        Even where every lane diverged before their ends, or the optimizer does not tell; but not
+        where it tells otherwise, as `optax.MultiSteps` around it does.
         """
         counts = np.arange(self.steps)
         rate = np.asarray(RAMPS[self.ramp](*self.rates, self.steps)(counts))
-        curves = dataclasses.replace(curves, learning_rate=rate)
+        curves = dataclasses.replace(curves, learning_rate=_followed(curves.learning_rate, rate))
         if self.momentums is None:
             return curves
         falling = np.asarray(linear_ramp(*self.momentums, self.steps)(counts))
-        return dataclasses.replace(curves, momentum=falling)
+        return dataclasses.replace(curves, momentum=_followed(curves.momentum, falling))
 
     @property
     def taken(self) -> set[str]:
@@ -75,6 +76,14 @@ class Ramped:
         signature = inspect.signature(self.optimizer)
         left = [p for p in signature.parameters.values() if p.name not in self.taken]
         return signature.replace(parameters=left)
+
+
+def _followed(told: np.ndarray | None, ramp: np.ndarray) -> np.ndarray:
+    """What an optimizer told, if that is not the ramp; else the ramp, which has no gaps."""
+    if told is None or not np.isfinite(told).any():
+        return ramp
+    as_ramp = np.isnan(told) | np.isclose(told, ramp, rtol=1e-4, atol=0)
+    return ramp if as_ramp.all() else np.where(np.isnan(told), ramp, told)
 
 
 def range_test(
@@ -94,8 +103,8 @@ def range_test(
     Args:
         task: what is trained.
         batches: data as they are, or as in `sweep`.
-        optimizer: as in `sweep`; its `learning_rate` is set by the ramp. Optax's own factories,
-            such as `optax.adamw`, are wrapped in `inject`, so that both can follow the ramps.
+        optimizer: as in `sweep`; its `learning_rate` is set by the ramp. One that asks for a
+            number where a ramp is to go, as `optax.adamw` does for `b1`, is wrapped in `inject`.
         start: the first update's rate.
         end: the last update's rate.
         steps: updates of every lane.

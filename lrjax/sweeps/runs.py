@@ -28,6 +28,7 @@ class Program(NamedTuple):
     divergence: float | None
     accumulate: int
     mesh: Mesh | None = None  # of which an axis `data` splits every batch
+    source: str = ""  # tells the task and the optimizer from what they were before a change
 
     @property
     def in_turn(self) -> bool:
@@ -100,20 +101,21 @@ def _keep_moments(fresh: Any, given: Any) -> Any:
         if is_injected(new):
             inner = old.inner_state if is_injected(old) else old
             return new._replace(inner_state=_keep_moments(new.inner_state, inner))
-        if not isinstance(new, WITHOUT_MOMENTS):
+        if not _has_no_moments(new):
             return old
-        if not isinstance(old, WITHOUT_MOMENTS):
+        if not _has_no_moments(old):
             raise ValueError(f"{old} has moments")
         return new
 
     def is_leaf(node):
-        return is_injected(node) or isinstance(node, WITHOUT_MOMENTS)
+        return is_injected(node) or _has_no_moments(node)
 
     return jax.tree.map(merge, fresh, given, is_leaf=is_leaf)
 
 
-# A rate's, by whether it follows a schedule.
-WITHOUT_MOMENTS = (optax.ScaleByScheduleState, optax.EmptyState)
+def _has_no_moments(state: Any) -> bool:
+    """Whether this is the state of a number, or the count of a schedule."""
+    return isinstance(state, optax.EmptyState) or getattr(state, "_fields", None) == ("count",)
 
 
 # Folded into a run's key, so that neither draws what the initialization drew.
@@ -217,14 +219,15 @@ def _spread(batch: Any, mesh: Mesh | None) -> Any:
 
 KEEP = 0.9  # of the running average, at every update
 SETTLED = 10  # updates after which the losses' noise is known
+DRIFT = 1e-3  # of a loss, that is taken for noise
 
 
 def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float | None) -> Watch:
     """Note a loss, and whether it means divergence.
 
-    A run diverges when its loss is not finite, or the mean of its last two losses rises above
-    its best running average by more than `divergence` times what the loss has dropped so far
-    plus how much it changes from step to step: the scale and the sign of the loss play no part.
+    A run diverges when its loss is not finite, or its running average rises above the best that
+    it had by more than `divergence` times what the loss has dropped so far plus how much it
+    changes from step to step, or a thousandth of it: scale and sign play no part.
     """
     loss = loss.astype(watch.average.dtype)
     first = jnp.where(step == 0, loss, watch.first)
@@ -241,8 +244,10 @@ def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float |
         changes = jnp.maximum(jnp.where(settled, step - 1, step), 1).astype(loss.dtype)
         # Few changes say little of how large they are: as if ten more were known to be larger.
         noise = jnp.where(settled, watch.variation, variation) / changes * (1 + SETTLED / changes)
-        # Of two losses, because one batch may be an odd one.
-        rise, drop = (watch.last + loss) / 2 - best, first - best
+        # Without any noise, a drift is no divergence yet.
+        noise = jnp.maximum(noise, DRIFT * jnp.abs(best))
+        # Of an average, because a few batches may be odd ones.
+        rise, drop = average - best, first - best
         diverged |= (step > 0) & (rise > divergence * (drop + noise))
     return Watch(average, best, first, loss, variation, diverged)
 

@@ -11,7 +11,7 @@ from lrjax.transforms.hyperparams import *
 from lrjax.transforms.hyperparams import injected_states as injected_states
 from lrjax.transforms.hyperparams import is_injected as is_injected
 from lrjax.transforms.injection import *
-from lrjax.transforms.injection import schedulable as schedulable
+from lrjax.transforms.injection import with_schedules as with_schedules
 from lrjax.transforms.optimizers import *
 from lrjax.transforms.plateaus import *
 

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from lrjax import _checks
 from lrjax.schedules import Schedule
-from lrjax.transforms.hyperparams import NUMBERS, injected_states, numeric
+from lrjax.transforms.hyperparams import NUMBERS, injected_states, is_injected, numeric
 
 __all__ = ["inject"]
 
@@ -85,18 +85,57 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
     return Transform(partial(_init, injection), partial(_update, injection))
 
 
-def schedulable(factory: Callable) -> Callable:
-    """The factory, or where it is one of Optax's own, which ask for numbers, `inject` of it.
+def with_schedules(factory: Callable, **hyperparams: Any) -> Any:
+    """What a factory makes of schedules; of one that asks for numbers, `inject` of it.
 
     Example:
-        >>> schedulable(optax.adam).func is inject, schedulable(len) is len
-        (True, True)
+        >>> fall = optax.linear_schedule(1.0, 0.0, 4)
+        >>> optimizer = with_schedules(optax.adam, learning_rate=fall, b1=fall)
+        >>> type(optimizer.init(jnp.zeros(3))).__name__
+        'InjectStatefulHyperparamsState'
     """
-    own = factory
-    while (inner := getattr(own, "__wrapped__", getattr(own, "func", None))) is not None:
-        own = inner
-    is_optax = getattr(own, "__module__", "").partition(".")[0] == "optax"
-    return partial(inject, factory) if is_optax else factory
+    injected = partial(inject, factory, **hyperparams)
+    try:
+        plain = factory(**hyperparams)
+    except TypeError:
+        return injected()
+    if not _is_transform(plain) or _injects(plain):
+        return injected()
+    either = Either(plain, injected)
+    return Transform(partial(_init_either, either), partial(_update_either, either))
+
+
+class Either(NamedTuple):
+    """What a factory makes of schedules, and what makes the same by `inject`."""
+
+    plain: Any
+    injected: Callable[[], Transform]
+
+
+def _init_either(either: Either, params: Any) -> Any:
+    return (either.plain if _can_update(either.plain, params) else either.injected()).init(params)
+
+
+def _update_either(either: Either, updates: Any, state: Any, params: Any = None, **extra_args: Any):
+    # As `init` chose; whether the factory injects, too, is not told by the state.
+    by_injection = is_injected(state) and not _can_update(either.plain, updates)
+    chosen = either.injected() if by_injection else optax.with_extra_args_support(either.plain)
+    return chosen.update(updates, state, params, **extra_args)
+
+
+def _can_update(transform: Any, params: Any) -> bool:
+    """Told from shapes alone."""
+    transform = optax.with_extra_args_support(transform)
+
+    def update(params):
+        value = jnp.zeros(())
+        return transform.update(params, transform.init(params), params, value=value, grad=params)
+
+    try:
+        jax.eval_shape(update, params)
+    except TypeError:
+        return False
+    return True
 
 
 def _init(injection: Injection, params: Any) -> optax.InjectStatefulHyperparamsState:
@@ -159,12 +198,20 @@ def _returns_injected(injection: Injection) -> bool:
                 f"{injection.factory!r}, which asks what one is: fix that with "
                 "functools.partial(factory, name=value)."
             ) from error
-        if not (hasattr(built, "init") and hasattr(built, "update")):
+        if not _is_transform(built):
             raise TypeError(f"factory must return a gradient transformation, got {built!r}.")
-        answers.append(getattr(getattr(built.update, "func", None), "injects", False))
+        answers.append(_injects(built))
 
     jax.eval_shape(ask)  # from shapes alone: nothing runs on a device before `init`
     return answers[0]
+
+
+def _is_transform(value: Any) -> bool:
+    return hasattr(value, "init") and hasattr(value, "update")
+
+
+def _injects(transform: Any) -> bool:
+    return getattr(getattr(transform.update, "func", None), "injects", False)
 
 
 def _initial(injection: Injection) -> dict[str, jax.Array]:
