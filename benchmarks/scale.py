@@ -48,23 +48,21 @@ Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of one run:
 
 import argparse
 import functools
-import itertools
 import multiprocessing
 import os
 import resource
-import statistics
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from workloads import WORKLOADS, load, medians
 
 import lrjax
 
 REPEATS = 3
-LAYERS, BATCH, SAMPLES = (784, 256, 10), 128, 8192
+MLP = WORKLOADS["mlp"]
 LANE_BATCH = 64
 BATCH_SHAPE, BATCH_BYTES = (256, 1024), 2**20  # of a stream
 READING, CHUNKS, OVERLAP_STEPS = 0.005, (1, 5, 25), 300
@@ -85,14 +83,7 @@ def in_new_process(function, *arguments, **environment):
 
 def seconds(*functions):
     """The median times of calls that take turns, after one each that compiles."""
-    times = []
-    for _ in range(1 + REPEATS):
-        times.append([])
-        for function in functions:
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            times[-1].append(time.perf_counter() - start)
-    return [statistics.median(column) for column in zip(*times[1:], strict=True)]
+    return list(medians(dict(enumerate(functions)), REPEATS).values())
 
 
 def on_cpu():
@@ -111,37 +102,17 @@ def device_peak():
     return statistics["peak_bytes_in_use"] if statistics else host_peak()
 
 
-def mlp_init(key):
-    keys = jax.random.split(key, len(LAYERS) - 1)
-    return [
-        (jax.random.normal(key, (fan_in, fan_out)) / fan_in**0.5, jnp.zeros(fan_out))
-        for key, (fan_in, fan_out) in zip(keys, itertools.pairwise(LAYERS), strict=True)
-    ]
-
-
-def mlp_loss(params, batch):
-    (hidden_weights, hidden_bias), (weights, bias) = params
-    x, y = batch
-    logits = jax.nn.relu(x @ hidden_weights + hidden_bias) @ weights + bias
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-
-MLP = lrjax.task(mlp_loss, mlp_init)
-
-
 def mlp_rate(lanes, lane_batch=None, with_mesh=False):
     """Updates of lanes per second, and the memory at the peak beyond that before."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((SAMPLES, LAYERS[0]), np.float32)
-    y = rng.integers(LAYERS[-1], size=SAMPLES, dtype=np.int32)
-    batches = lrjax.array_batches((x, y), BATCH)
+    task = lrjax.task(MLP.loss, MLP.init)
+    batches = lrjax.array_batches(load(MLP), MLP.batch)
     grid = {"learning_rate": np.geomspace(1e-4, 1e-2, lanes), "momentum": [0.9]}
     mesh = lrjax.lane_mesh() if with_mesh else None
     before = device_peak()
 
     def run(steps):
         return lrjax.sweep(
-            MLP, batches, lrjax.sgd, steps=steps, lanes=grid, lane_batch=lane_batch, mesh=mesh
+            task, batches, lrjax.sgd, steps=steps, lanes=grid, lane_batch=lane_batch, mesh=mesh
         ).loss
 
     steps = max(1, 256 // lanes) if on_cpu() else 100
@@ -154,9 +125,9 @@ def mlp_sizes():
 
     Counted before compilation, because calls of a vendor's library count for nothing after it.
     """
-    params = jax.eval_shape(mlp_init, jax.random.key(0))
-    batch = jnp.zeros((BATCH, LAYERS[0])), jnp.zeros(BATCH, jnp.int32)
-    gradient = jax.jit(jax.grad(mlp_loss)).lower(params, batch)
+    params = jax.eval_shape(MLP.init, jax.random.key(0))
+    batch = jnp.zeros((MLP.batch, *MLP.shape)), jnp.zeros(MLP.batch, jnp.int32)
+    gradient = jax.jit(jax.grad(MLP.loss)).lower(params, batch)
     return 2 * 4 * sum(leaf.size for leaf in jax.tree.leaves(params)), flops(gradient)
 
 

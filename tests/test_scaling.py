@@ -186,7 +186,7 @@ def test_an_error_cancels_what_has_not_begun(monkeypatch):
     running = []
 
     def interrupted():
-        with workers.workers(None, lanes=8) as team:
+        with workers.open_workers(None, lanes=8) as team:
             running.extend(team.submit(block, number) for number in range(8))
             threading.Timer(0.5, release.set).start()
             raise KeyboardInterrupt

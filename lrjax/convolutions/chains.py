@@ -58,7 +58,7 @@ class Chain(NamedTuple):
         return x
 
 
-def chains(jaxpr: Jaxpr, rule: Callable[[JaxprEqn], Callable | None]) -> list[Chain]:
+def find_chains(jaxpr: Jaxpr, rule: Callable[[JaxprEqn], Callable | None]) -> list[Chain]:
     """The chains of a program: what is between their ends has no other use.
 
     Args:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from lrjax.convolutions import planes, pools
-from lrjax.convolutions.chains import chains
+from lrjax.convolutions.chains import find_chains
 
 # What an operation becomes, `(*operands, **params) -> result`, or None where that is no gain.
 RULES: dict[str, Callable[..., Callable | None]] = {
@@ -97,7 +97,7 @@ def _evaluate(program: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
     def read(atom):
         return atom.val if isinstance(atom, Literal) else values[atom]
 
-    found = chains(jaxpr, _rewritten)
+    found = find_chains(jaxpr, _rewritten)
     ends = {chain.result: chain for chain in found}
     inner = {var for chain in found for var in chain.inner}
     for eqn in jaxpr.eqns:

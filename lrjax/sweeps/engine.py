@@ -29,7 +29,7 @@ from lrjax.sweeps.programs import Job, block_size, final_state, put
 from lrjax.sweeps.runs import Optimizer, Program
 from lrjax.sweeps.spans import cut_steps, dispatch_steps, evaluations
 from lrjax.sweeps.tapes import as_curves, blank_tape
-from lrjax.sweeps.workers import workers
+from lrjax.sweeps.workers import open_workers
 from lrjax.tasks import Task
 
 
@@ -156,7 +156,7 @@ def sweep(
     with (
         contextlib.closing(together(reader, batches, settings.batches)) as data,
         progress_bar(settings.steps, len(grid), enabled=shown) as report,
-        workers(mesh, at_once) as team,
+        open_workers(mesh, at_once) as team,
         _interruptible() as stopped,
         explained(),
     ):

@@ -23,7 +23,7 @@ class Workers(NamedTuple):
 
 
 @contextlib.contextmanager
-def workers(mesh: Mesh | None, lanes: int) -> Iterator[Workers]:
+def open_workers(mesh: Mesh | None, lanes: int) -> Iterator[Workers]:
     """Workers for so many lanes.
 
     XLA splits operations over the cores of a CPU, but not those that are small, nor convolutions
@@ -35,7 +35,7 @@ def workers(mesh: Mesh | None, lanes: int) -> Iterator[Workers]:
         lanes: how many there are to share.
 
     Example:
-        >>> with workers(mesh=None, lanes=1) as found:
+        >>> with open_workers(mesh=None, lanes=1) as found:
         ...     found.number, found.submit(max, 2, 3).result()
         (1, 3)
     """
