@@ -282,6 +282,11 @@ def _shown(identity: Identity, name: str) -> str:
     return json.dumps(identity[name]) if name in identity else "nothing"
 
 
+def subfolder(directory: str | os.PathLike, name: str) -> str:
+    """A folder in a folder, joined as text, because it may be an address of a cloud's storage."""
+    return f"{os.fspath(directory)}/{name}"
+
+
 def check_processes(identity: Identity) -> None:
     """Refuse processes that were given different arguments; every process calls this.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import Curves, aligned, seeds_last, without_seed
+from lrjax.curves import Curves, aligned, seeds_last, shortened, without_seed
 from lrjax.plotting.grids import grid_values
 from lrjax.plotting.style import spoken
 from lrjax.suggestions import Suggestion, rank
@@ -23,8 +23,8 @@ def curve_rows(curves: Curves) -> list[Row]:
         columns["lowest_eval_loss"] = grid_values(curves, "eval_loss")
     return [
         coordinates
-        | {name: _rounded(column[index]) for name, column in curves.lanes.items()}
-        | {name: _rounded(values[index]) for name, values in columns.items()}
+        | {name: shortened(column[index]) for name, column in curves.lanes.items()}
+        | {name: shortened(values[index]) for name, values in columns.items()}
         | {"diverged": int(diverged[index].sum()), "seeds": diverged.shape[-1]}
         for index, coordinates in _lanes(curves.axes)
     ]
@@ -36,10 +36,10 @@ def suggestion_rows(suggestion: Suggestion) -> list[Row]:
     return [
         coordinates
         | {
-            "learning_rate": _rounded(agreed.learning_rate[index]),
-            "min_learning_rate": _rounded(agreed.min_learning_rate[index]),
-            "max_learning_rate": _rounded(agreed.max_learning_rate[index]),
-            "spread_decades": _rounded(agreed.spread[index]),
+            "learning_rate": shortened(agreed.learning_rate[index]),
+            "min_learning_rate": shortened(agreed.min_learning_rate[index]),
+            "max_learning_rate": shortened(agreed.max_learning_rate[index]),
+            "spread_decades": shortened(agreed.spread[index]),
             "reason": str(agreed.reason[index]),
             "extend": str(agreed.extend[index]),
         }
@@ -58,7 +58,7 @@ def seed_rows(suggestion: Suggestion) -> list[Row]:
     return [
         coordinates
         | {
-            f"seed {name}": spoken(str(reason)) or _rounded(rate)
+            f"seed {name}": spoken(str(reason)) or shortened(rate)
             for name, rate, reason in zip(
                 suggestion.axes["seed"], rates[index], reasons[index], strict=True
             )
@@ -79,7 +79,7 @@ def chosen_row(curves: Curves, rows: list[Row]) -> Row | None:
         chosen, significant = rows[0], True
     else:
         ranking = rank(curves)
-        best = {name: _rounded(value) for name, value in ranking.best.items()}
+        best = {name: shortened(value) for name, value in ranking.best.items()}
         chosen = next(row for row in rows if row.items() >= best.items())
         significant = ranking.significant
     named = np.isfinite(chosen["learning_rate"])
@@ -128,17 +128,12 @@ def _lanes(axes: dict[str, np.ndarray]) -> list[tuple[tuple[int, ...], Row]]:
         (
             index,
             {
-                name: _rounded(values[k])
+                name: shortened(values[k])
                 for (name, values), k in zip(axes.items(), index, strict=True)
             },
         )
         for index in np.ndindex(*map(len, axes.values()))
     ]
-
-
-def _rounded(value: Any) -> float:
-    """As many digits as float32 has, so that 1e-4 is printed as it was written."""
-    return float(f"{value:.6g}")
 
 
 def _cells(rows: list[Row]) -> list[list[str]]:

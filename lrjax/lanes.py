@@ -176,8 +176,7 @@ def lane_mesh(data: int = 1) -> Mesh:
     """A mesh of all devices, of all processes, to place lanes on.
 
     Args:
-        data: devices that share the batches of one lane, for models whose batch does not fit
-            one device; each lane then runs on so many devices.
+        data: how many devices share each lane's batches, for batches that do not fit one device.
 
     Returns:
         A mesh with the axes `lanes` and, if `data` is above 1, `data`.

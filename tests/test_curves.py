@@ -239,7 +239,7 @@ def test_xarray_has_the_same_arrays_by_name(lanes):
         eval_metrics={"accuracy": loss[..., :2] + 2},
     )
     data = curves.to_xarray()
-    told = {name: f"{name}_told" if name in {*axes, *listed} else name for name in RATES}
+    told = {name: f"{name}_used" if name in {*axes, *listed} else name for name in RATES}
     for name, array in (
         ("loss", loss),
         ("accuracy", loss + 1),

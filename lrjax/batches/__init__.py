@@ -6,6 +6,7 @@ what it evaluates on.
 
 from lrjax.batches import arrays, streams
 from lrjax.batches.arrays import *
+from lrjax.batches.arrays import are_arrays as are_arrays
 from lrjax.batches.arrays import as_batches as as_batches
 from lrjax.batches.evaluations import Group as Group
 from lrjax.batches.evaluations import evaluation_groups as evaluation_groups

@@ -130,6 +130,11 @@ def _check_lengths(name: str, data: Any) -> int:
     return shapes[0][0]
 
 
+def are_arrays(given: Any) -> bool:
+    """Whether this is data as they are; a list is one of batches."""
+    return isinstance(given, tuple | Mapping) or hasattr(given, "__array__")
+
+
 BATCH_SIZE = 64
 
 
@@ -138,7 +143,7 @@ def as_batches(name: str, given: Any, batch_size: int | None = None) -> Any:
 
     Anything else, a list among it, holds batches already and stays what it is.
     """
-    if not isinstance(given, tuple | Mapping) and not hasattr(given, "__array__"):
+    if not are_arrays(given):
         if batch_size is not None:
             raise ValueError(f"batch_size is for {name} given as arrays, got {batch_size!r}.")
         return given

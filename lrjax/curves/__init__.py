@@ -7,5 +7,6 @@ from lrjax.curves.seeds import without_seed as without_seed
 from lrjax.curves.smoothing import smoothed as smoothed
 from lrjax.curves.tables import aligned as aligned
 from lrjax.curves.tables import coordinate as coordinate
+from lrjax.curves.tables import shortened as shortened
 
 __all__ = [*results.__all__]

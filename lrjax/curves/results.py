@@ -308,7 +308,7 @@ class Curves:
         """An `xarray.Dataset` with the same names and coordinates.
 
         What is told of every update and is an axis too, as where lanes differ in the rate, is
-        named `learning_rate_told` or `momentum_told`; a metric whose name is taken, `metric_…`.
+        named `learning_rate_used` or `momentum_used`; a metric whose name is taken, `metric_…`.
 
         Raises:
             ImportError: if xarray is not installed.
@@ -331,7 +331,7 @@ class Curves:
         for name, array in (("learning_rate", self.learning_rate), ("momentum", self.momentum)):
             if array is not None:
                 taken = name in self.axes or name in self.lanes
-                variables[f"{name}_told" if taken else name] = named(array, "step")
+                variables[f"{name}_used" if taken else name] = named(array, "step")
         variables["eval_loss"] = named(self.eval_loss, "eval_step")
         coordinates = {**self.axes, "step": np.arange(self.steps), "eval_step": self.eval_steps}
         for name, array in self.lanes.items():

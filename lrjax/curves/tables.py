@@ -40,6 +40,16 @@ def coordinate(value: Any, digits: int = 4) -> str:
     return str(value) if isinstance(value, int | np.integer) else f"{value:.{digits}g}"
 
 
+def shortened(value: Any, digits: int = 6) -> float:
+    """Without the digits that float32 adds, so that 1e-4 is printed as it was written.
+
+    Example:
+        >>> float(np.float32(1e-4)), shortened(np.float32(1e-4))
+        (9.999999747378752e-05, 0.0001)
+    """
+    return float(f"{value:.{digits}g}")
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table whose columns end where their widest cell does."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

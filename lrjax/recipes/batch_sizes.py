@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lrjax import _checks
-from lrjax.batches import ArrayBatches, reread
+from lrjax._checkpoints import subfolder
+from lrjax.batches import ArrayBatches, are_arrays, reread
 from lrjax.curves import Curves
 from lrjax.sweeps import range_test
 from lrjax.tasks import Task
@@ -71,7 +71,7 @@ def compare_batch_sizes(
     _checks.one_of("equal", equal, ("samples", "time"))
     if isinstance(data, ArrayBatches):
         data = data.data
-    if not isinstance(data, tuple | Mapping) and not hasattr(data, "__array__"):
+    if not are_arrays(data):
         raise TypeError(f"data must be arrays, to make batches of several sizes of, got {data!r}.")
 
     if "eval_batches" in options:
@@ -87,8 +87,7 @@ def compare_batch_sizes(
         size: test(
             size,
             max(round(budget / cost[size]), 1),
-            # Of each size its own, joined as text, because it may be an address of a cloud's.
-            checkpoint_dir=folder and f"{os.fspath(folder)}/{size}",
+            checkpoint_dir=folder and subfolder(folder, str(size)),
         )
         for size in sizes
     }

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrjax.curves import Curves
+from lrjax._checkpoints import subfolder
+from lrjax.curves import Curves, shortened
 from lrjax.recipes import accounts
 from lrjax.recipes.cycles import MIN_MOMENTUM, OneCycle
 from lrjax.suggestions import rank, suggest
@@ -34,8 +35,7 @@ class Setting(NamedTuple):
         """The options of a stage's sweep."""
         if self.checkpoint_dir is None:
             return self.options
-        # Joined as text, because it may be an address of a cloud's storage.
-        return self.options | {"checkpoint_dir": f"{os.fspath(self.checkpoint_dir)}/{stage}"}
+        return self.options | {"checkpoint_dir": subfolder(self.checkpoint_dir, stage)}
 
 
 class Finding(NamedTuple):
@@ -87,11 +87,11 @@ def range_tests(
         curves = _with_rates(joined)
         ranking = rank(curves)
         agreed = suggest(curves.select(**ranking.best)).consensus
-        values["weight_decay"] = _short(ranking.best["weight_decay"])
+        values["weight_decay"] = shortened(ranking.best["weight_decay"])
         account.append(accounts.chosen_decay(ranking))
         doubts += accounts.left_out(suggest(joined).consensus)
         doubts += accounts.doubtful_decay(ranking, joined.axes["weight_decay"])
-    values["max_learning_rate"] = _short(float(agreed.max_learning_rate))
+    values["max_learning_rate"] = shortened(float(agreed.max_learning_rate))
     told, doubt = accounts.largest_rate(agreed)
     return Finding(values, [*account, told], [*doubts, *doubt], evidence)
 
@@ -161,11 +161,11 @@ def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
     step = 10**0.5
     known = sorted(decay for decay in weight_decays if decay > 0)
     if best == 0:
-        return [_short(known[0] / step) if known else 1e-5]
+        return [shortened(known[0] / step) if known else 1e-5]
     k = int(np.argmin(np.abs(np.log(np.array(known) / best))))
     lower = (known[k - 1] * known[k]) ** 0.5 if k > 0 else known[k] / step
     upper = (known[k] * known[k + 1]) ** 0.5 if k + 1 < len(known) else known[k] * step
-    return [_short(lower), _short(upper)]
+    return [shortened(lower), shortened(upper)]
 
 
 # Times the largest usable rate of the range test, which knows one momentum only.
@@ -179,7 +179,7 @@ def short_runs(
     momentums: Sequence[float] | None,
 ) -> Finding:
     """Short 1cycle runs at every momentum and several peaks."""
-    lanes = {"max_learning_rate": [_short(largest * factor, 3) for factor in PEAKS]}
+    lanes = {"max_learning_rate": [shortened(largest * factor, 3) for factor in PEAKS]}
     if momentums is not None:
         lanes["momentum"] = list(map(float, momentums))
     curves = sweep(
@@ -238,8 +238,3 @@ def _joined(first: Curves, second: Curves) -> Curves:
         eval_metrics=each(first.eval_metrics, second.eval_metrics),
         diverged_at=both(first.diverged_at, second.diverged_at),
     )
-
-
-def _short(value: float, digits: int = 6) -> float:
-    """A value without the digits that float32 adds to it."""
-    return float(f"{value:.{digits}g}")
