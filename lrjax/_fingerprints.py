@@ -124,11 +124,12 @@ def _globals(function: types.FunctionType) -> list[Any]:
     return [part for value in found for part in _counting(value)]
 
 
-def _names(code: types.CodeType) -> set[str]:
+@functools.lru_cache(maxsize=1024)
+def _names(code: types.CodeType) -> frozenset[str]:
     """The globals that code names, and not the attributes, which may have the same names."""
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     loaded = (step.argval for step in dis.get_instructions(code) if step.opname in LOADING)
-    return set(loaded).union(*map(_names, inner))
+    return frozenset(loaded).union(*map(_names, inner))
 
 
 LOADING = ("LOAD_GLOBAL", "LOAD_NAME")
