@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -139,21 +140,43 @@ def _smooth(decades: np.ndarray, loss: np.ndarray, width: float) -> Smooth:
     A grid of decades and not of steps, so that linear and exponential ramps are read alike.
     """
     decades, loss = _thinned(decades), _thinned(_without_blow_up(decades, loss))
-    places = min(2 + int(np.ptp(decades) / (width / 3)), MAX_POINTS)
-    grid = np.linspace(decades[0], decades[-1], places)
-    apart = np.interp(grid, decades, np.gradient(decades))
-    widths = np.maximum(width, 1.5 * apart)
-    weight = _gaussian(grid, decades, widths)
-    average = weight @ loss
+    kernels = _kernels(tuple(decades.tolist()), width)
+    average = kernels.average @ loss
     # The second difference of a smooth curve is all noise: normal, its mean size is sqrt(12 / pi).
-    # It is that of lower rates: what follows a minimum may be chaos.
-    nearby = _gaussian(grid, decades[1:-1], 6 * widths)
-    nearby *= decades[1:-1] <= np.maximum(grid, decades[MIN_POINTS - 1])[:, None]
-    scatter = nearby @ np.abs(np.diff(loss, 2)) / nearby.sum(1)
-    noise = scatter / np.sqrt(12 / np.pi) * _persistence(loss - np.interp(decades, grid, average))
-    error = noise * np.sqrt((weight**2).sum(1))
-    fit = _parabolas(grid, decades, np.maximum(width, apart)) @ loss
-    return Smooth(grid, average, error, fit, widths)
+    scatter = kernels.nearby @ np.abs(np.diff(loss, 2))
+    persistence = _persistence(loss - np.interp(decades, kernels.grid, average))
+    noise = scatter / np.sqrt(12 / np.pi) * persistence
+    error = noise * np.sqrt((kernels.average**2).sum(1))
+    return Smooth(kernels.grid, average, error, kernels.parabolas @ loss, kernels.widths)
+
+
+class Kernels(NamedTuple):
+    """The weights of the points in what is told at each place of a grid."""
+
+    grid: np.ndarray  # places, in decades
+    widths: np.ndarray  # of the averages
+    average: np.ndarray  # [places, points]
+    nearby: np.ndarray  # likewise, of the second differences in an estimate of the noise
+    parabolas: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)  # most lanes of a sweep have the same rates
+def _kernels(decades: tuple[float, ...], width: float) -> Kernels:
+    points = np.array(decades)
+    places = min(2 + int(np.ptp(points) / (width / 3)), MAX_POINTS)
+    grid = np.linspace(points[0], points[-1], places)
+    apart = np.interp(grid, points, np.gradient(points))
+    widths = np.maximum(width, 1.5 * apart)
+    # The noise is that of lower rates: what follows a minimum may be chaos.
+    nearby = _gaussian(grid, points[1:-1], 6 * widths)
+    nearby *= points[1:-1] <= np.maximum(grid, points[MIN_POINTS - 1])[:, None]
+    return Kernels(
+        grid,
+        widths,
+        _gaussian(grid, points, widths),
+        nearby / nearby.sum(1, keepdims=True),
+        _parabolas(grid, points, np.maximum(width, apart)),
+    )
 
 
 def _parabolas(at: np.ndarray, points: np.ndarray, widths: np.ndarray) -> np.ndarray:
@@ -164,12 +187,12 @@ def _parabolas(at: np.ndarray, points: np.ndarray, widths: np.ndarray) -> np.nda
     """
     x = (points - at[:, None]) / widths[:, None]
     gaussian = _gaussian(at, points, widths)
-    powers = np.stack([np.ones_like(x), x, x**2], -1)
-    moments = np.einsum("ap,api,apj->aij", gaussian, powers, powers)
+    powers = np.stack([np.ones_like(x), x, x**2, x**3, x**4], -1)
+    sums = np.einsum("ap,apk->ak", gaussian, powers)
     # Where fewer than three points are near, the flattest parabola.
-    moments += 1e-9 * np.eye(3)
+    moments = sums[:, np.add.outer(range(3), range(3))] + 1e-9 * np.eye(3)
     intercept = np.linalg.solve(moments, np.broadcast_to(np.eye(3, 1), (len(at), 3, 1)))
-    return gaussian * (powers @ intercept)[..., 0]
+    return gaussian * (powers[..., :3] @ intercept)[..., 0]
 
 
 def _gaussian(at: np.ndarray, points: np.ndarray, widths: np.ndarray) -> np.ndarray:
