@@ -20,33 +20,34 @@ that take turns in one process. cold: seconds from the start of a process to sug
 16 weight decays, compilation included; medians of processes that take turns. "cached" is a process
 that finds its programs in JAX's persistent compilation cache, because one before has filled it.
 
-Last answers, on a 2-core x86-64 CPU with JAX 0.10.2. The peers' own times differ by half from run
-to run: minutes earlier torch-lr-finder took 2.1 ms on mlp. What bounds lrjax: its update takes 1.24
-times what its matrix products alone would on mlp, and 1.28 times on cnn (see `floor.py`), so that
-the best peer is at 2.5 and at 1.75 times the floor, and no program could be 3 times as fast. A
-sweep of the tiny network takes 0.0125 ms per lane and update, and 10 ms besides, which 100 updates
-share. The rows "cached" are of later runs: of mlp alone with `--repeats 3`, cold 4.34 s, cached
-2.66 s, best peer 5.98 s, 2.2 times as much; and of cnn, whose table is from there.
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, tiny and mlp of one run and cnn of an
+earlier one. The peers' own times differ by half from run to run: earlier torch-lr-finder took 2.1
+ms on mlp. What bounds lrjax: its update takes 1.24 times what its matrix products alone would on
+mlp, and 1.28 times on cnn (see `floor.py`), so that the best peer is at 2.5 and at 1.75 times the
+floor, and no program could be 3 times as fast. A sweep of the tiny network takes 0.0125 ms per lane
+and update, and some 10 ms besides, a third of it for suggestions, which 100 updates share.
 
     tiny, 100 updates                warm, ms             cold, s
-    lrjax                              0.025    1.0x       3.291    1.0x
-    torch-lr-finder   samples          0.635   25.8x       5.057    1.5x
-    torch-lr-finder   batches          0.448   18.2x       4.851    1.5x
-    fastai            samples          1.220   49.5x       6.768    2.1x
-    fastai            batches          1.010   41.0x       5.630    1.7x
-    Lightning         samples          1.054   42.8x       7.055    2.1x
-    Lightning         batches          0.910   36.9x       6.679    2.0x
-    best peer / lrjax                          18.2x                1.5x
+    lrjax                              0.021    1.0x       2.644    1.0x
+    torch-lr-finder   samples          0.671   31.6x       4.968    1.9x
+    torch-lr-finder   batches          0.464   21.8x       4.780    1.8x
+    fastai            samples          1.210   57.0x       6.377    2.4x
+    fastai            batches          1.056   49.7x       6.074    2.3x
+    Lightning         samples          1.088   51.2x       7.387    2.8x
+    Lightning         batches          0.923   43.4x       7.274    2.8x
+    lrjax             cached                               1.612    0.6x
+    best peer / lrjax                          21.8x                1.8x
 
-    mlp, 100 updates                 warm, ms             cold, s
-    lrjax                              0.666    1.0x       3.733    1.0x
-    torch-lr-finder   samples          1.814    2.7x       6.761    1.8x
-    torch-lr-finder   batches          1.340    2.0x       6.988    1.9x
-    fastai            samples          2.470    3.7x       8.175    2.2x
-    fastai            batches          2.018    3.0x       7.094    1.9x
-    Lightning         samples          2.271    3.4x       8.671    2.3x
-    Lightning         batches          1.888    2.8x       7.882    2.1x
-    best peer / lrjax                           2.0x                1.8x
+    mlp, 100 updates                warm, ms             cold, s
+    lrjax                              0.661    1.0x       4.044    1.0x
+    torch-lr-finder   samples          1.827    2.8x       8.844    2.2x
+    torch-lr-finder   batches          1.392    2.1x       6.677    1.7x
+    fastai            samples          2.481    3.8x      10.438    2.6x
+    fastai            batches          2.037    3.1x       8.877    2.2x
+    Lightning         samples          2.304    3.5x      10.807    2.7x
+    Lightning         batches          1.806    2.7x      11.692    2.9x
+    lrjax             cached                               3.159    0.8x
+    best peer / lrjax                           2.1x                1.7x
 
     cnn, 30 updates                  warm, ms             cold, s
     lrjax                             14.138    1.0x      10.513    1.0x
