@@ -30,10 +30,11 @@ his four GPUs were summed, it diverges), `--weight-decay 0` (99.06 %), and `--re
 of `--relu` (99.12 %, four seeds); `--weight-decay 2e-3` is worse. Nor is it that each of his four
 GPUs took batches of 512, and an epoch was counted by one's: `--devices 4 --seeds 2`, without
 Nesterov, comes to 99.04 ± 0.01 %. Nor is it Caffe's fixed order of the samples: `--in-order`,
-without Nesterov, comes to 99.06 ± 0.05 % (four seeds). The accuracy no longer moves after the tenth epoch. It agrees
-with a reproduction by others in Keras (coxy1989/superconv, five runs): 99.05 % in 12 epochs of
-1cycle, 98.92 % in 85 of "inv". Smith's scripts for CIFAR give two of every four runs xavier and two
-He's initialization, each another batch size, 512 to 524; those for MNIST are not public.
+without Nesterov, comes to 99.06 ± 0.05 % (four seeds). The accuracy no longer moves after the tenth
+epoch. It agrees with a reproduction by others in Keras (coxy1989/superconv, five runs): 99.05 % in
+12 epochs of 1cycle, 98.92 % in 85 of "inv". Smith's scripts for CIFAR give two of every four runs
+xavier and two He's initialization, each another batch size, 512 to 524; those for MNIST are not
+public.
 """
 
 import functools
