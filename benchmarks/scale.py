@@ -16,7 +16,7 @@ devices: 8 lanes of the MLP over CPU devices that are forced, and share the same
 Every row is measured in a process of its own. An update takes the difference of a longer and a
 shorter sweep, each compiled before: medians of both.
 
-Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of one run:
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of one run but for `overlap`:
 
     lanes
                      all lanes at once                       lane_batch=64
@@ -34,9 +34,9 @@ Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of one run:
 
     overlap
     chunk_steps  reading  computing    sum   both   lost
-              1     5.25       4.87  10.12   6.08   0.83
-              5     5.24       7.37  12.61   5.61  -1.76
-             25     5.27       5.30  10.57   6.09   0.80
+              1     5.26       4.27   9.54   5.49   0.23
+              5     5.45       5.13  10.58   5.87   0.42
+             25     5.33       5.81  11.13   6.44   0.63
     The target: both below 6.5
 
     devices
