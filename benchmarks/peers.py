@@ -25,7 +25,7 @@ earlier one. The peers' own times differ by half from run to run: earlier torch-
 ms on mlp. What bounds lrjax: its update takes 1.24 times what its matrix products alone would on
 mlp, and 1.28 times on cnn (see `floor.py`), so that the best peer is at 2.5 and at 1.75 times the
 floor, and no program could be 3 times as fast. A sweep of the tiny network takes 0.0125 ms per lane
-and update, and some 10 ms besides, a third of it for suggestions, which 100 updates share.
+and update, and some 13 ms besides, 4 of them for suggestions, which 100 updates share.
 
     tiny, 100 updates                warm, ms             cold, s
     lrjax                              0.021    1.0x       2.644    1.0x

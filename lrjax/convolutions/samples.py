@@ -46,9 +46,8 @@ def part_by_part(function: Callable, count: int, *arrays: jax.Array) -> tuple[An
 
     def add(total, part):
         summed, each = function(*part)
-        return jax.tree.map(
-            lambda so_far, new: so_far + new.astype(so_far.dtype), total, summed
-        ), each
+        total = jax.tree.map(lambda so_far, new: so_far + new.astype(so_far.dtype), total, summed)
+        return total, each
 
     total = jax.tree.map(lambda shape: jnp.zeros(shape.shape, sums(shape.dtype)), shapes)
     total, joined = lax.scan(add, total, split)

@@ -163,8 +163,7 @@ def exponential_decay(
         >>> [float(rate(count)) for count in range(4)]
         [1.0, 0.5, 0.25, 0.125]
     """
-    if end_value is not None:
-        _checks.number("end_value", end_value)
+    _checks.optional(_checks.number, "end_value", end_value)
     return partial(
         _exponential_decay,
         init_value=_checks.number("init_value", init_value),
