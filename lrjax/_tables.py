@@ -79,7 +79,7 @@ def chosen_row(curves: Curves, rows: list[Row]) -> Row | None:
         chosen, significant = rows[0], True
     else:
         ranking = rank(curves)
-        best = {name: shortened(value) for name, value in ranking.best.items()}
+        best = {name: _coordinate(value) for name, value in ranking.best.items()}
         chosen = next(row for row in rows if row.items() >= best.items())
         significant = ranking.significant
     named = np.isfinite(chosen["learning_rate"])
@@ -128,12 +128,17 @@ def _lanes(axes: dict[str, np.ndarray]) -> list[tuple[tuple[int, ...], Row]]:
         (
             index,
             {
-                name: shortened(values[k])
+                name: _coordinate(values[k])
                 for (name, values), k in zip(axes.items(), index, strict=True)
             },
         )
         for index in np.ndindex(*map(len, axes.values()))
     ]
+
+
+def _coordinate(value: Any) -> int | float:
+    """As a number to print: of a seed or another integer all digits count."""
+    return int(value) if isinstance(value, int | np.integer) else shortened(value)
 
 
 def _cells(rows: list[Row]) -> list[list[str]]:

@@ -141,6 +141,17 @@ def test_an_optimizer_without_decay_and_momentum():
     assert Recipe.from_json(found.to_json(), factory=plain).factory is plain
 
 
+def test_lanes_may_use_rates_of_their_own():
+    def slowed(learning_rate, weight_decay, momentum):
+        rate = lrjax.scale(learning_rate, 1 / (1 + 100 * weight_decay))
+        return optax.chain(lrjax.sgd(rate, momentum, weight_decay=weight_decay))
+
+    found = recipe(optimizer=slowed)
+    assert found.evidence["range_test"].learning_rate.shape == (2, 2, 80)
+    assert "Range tests with rates from 9.09e-07 to 9.9," in found.describe()
+    assert 1e-3 < found.max_learning_rate < 10
+
+
 def test_a_range_without_a_minimum_is_widened():
     found = recipe(end=1e-2, seeds=1)
     assert found.evidence["narrow_0"].learning_rate[-1] == pytest.approx(1e-2)

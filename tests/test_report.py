@@ -180,6 +180,14 @@ def test_listed_lanes_show_their_hyperparameters():
     ]
 
 
+def test_numbers_of_lanes_stay_integers():
+    axes = {"lane": np.array([1234, 1235])}
+    listed = make_curves(RATE, np.stack([FALL, FALL]), axes=axes)
+    rows = _tables.joint_rows(listed, lrjax.suggest(listed))
+    assert [repr(row["lane"]) for row in rows] == ["1234", "1235"]
+    assert "1235" in _tables.text_table(rows)
+
+
 def test_a_table_leaves_out_what_is_empty_everywhere():
     rows = [{"a": 1.0, "b_c": float("nan"), "d": ""}, {"a": 1e-5, "b_c": 2.0, "d": ""}]
     assert _tables.text_table(rows).splitlines() == ["    a  b c", "    1    -", "1e-05    2"]

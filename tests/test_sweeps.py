@@ -434,6 +434,18 @@ def test_rates_that_were_not_used_are_not_told():
     np.testing.assert_allclose(curves.learning_rate, used, rtol=1e-5)
 
 
+def test_an_optimizer_may_calculate_with_the_ramp():
+    def halved(learning_rate):
+        return lrjax.sgd(lrjax.scale(learning_rate, 0.5))
+
+    given = {"start": 1e-3, "end": 1e-1, "steps": 20}
+    curves = lrjax.range_test(TASK, BATCHES, halved, **given)
+    ramp = lrjax.exponential_ramp(5e-4, 5e-2, 20)
+    np.testing.assert_allclose(curves.learning_rate, ramp(np.arange(20)), rtol=1e-5)
+    same = lrjax.range_test(TASK, BATCHES, start=5e-4, end=5e-2, steps=20)
+    np.testing.assert_allclose(curves.loss, same.loss, rtol=1e-5)
+
+
 def test_a_flat_noisy_loss_does_not_diverge():
     noise = np.random.default_rng(0).laplace(size=4096).astype(np.float32)
     task = lrjax.task(lambda params, batch: batch.mean() + 0.0 * params, jnp.zeros(()))

@@ -98,8 +98,8 @@ def _rising(eqn: JaxprEqn, window: Window) -> int | None:
     if eqn.primitive.name not in {"add", "max", "min"}:
         return None
     *operands, result = (_shape(atom) for atom in (*eqn.invars, *eqn.outvars))
-    for place, other in enumerate(reversed(operands)):
-        if operands[place] == result and _constant(other, window):
+    for place in (0, 1):
+        if operands[place] == result and _constant(operands[1 - place], window):
             return place
     return None
 

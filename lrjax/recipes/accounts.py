@@ -37,7 +37,8 @@ def _counted(number: int, noun: str) -> str:
 
 def ranged(curves: Curves, falling: str) -> str:
     """What was run as range tests."""
-    low, high = curves.learning_rate[[0, -1]]
+    rates = curves.rates()
+    low, high = rates[..., 0].min(), rates[..., -1].max()
     return done(f"Range tests with rates from {low:.3g} to {high:.3g}{falling}", curves)
 
 

@@ -232,6 +232,8 @@ def _joined(first: Curves, second: Curves) -> Curves:
     return dataclasses.replace(
         first,
         axes=first.axes | {name: both(first.axes[name], second.axes[name])},
+        learning_rate=both(first.rates(), second.rates()),
+        momentum=None,  # which nobody reads
         loss=both(first.loss, second.loss),
         metrics=each(first.metrics, second.metrics),
         eval_loss=both(first.eval_loss, second.eval_loss),

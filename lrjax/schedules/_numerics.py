@@ -145,7 +145,7 @@ def log(value: ArrayLike) -> Array:
     return jnp.log(as_float(value))
 
 
-def measure(start: Array, end: Array, begins: Array, weight: Array) -> Array:
+def _from_nearer_end(start: Array, end: Array, begins: Array, weight: Array) -> Array:
     """From `start` to `end`, by the weight of the end that is farther.
 
     While the transition `begins`, that is `end`, afterwards `start`: exact at both, and
@@ -156,23 +156,23 @@ def measure(start: Array, end: Array, begins: Array, weight: Array) -> Array:
     return xp.where(begins, start + (end - start) * weight, end + (start - end) * weight)
 
 
-def nearer(risen: Array, left: Array) -> tuple[Array, Array]:
-    """For `measure`, from two weights that add up to 1."""
+def _farther(risen: Array, left: Array) -> tuple[Array, Array]:
+    """Whether the transition begins, and the weight of the farther end: of two that add up to 1."""
     return risen < left, namespace(risen).minimum(risen, left)
 
 
 def _cosine(done, left):
     # sin² and not (1 + cos) / 2, which cancels to 0 in the last steps of a long run.
-    begins, weight = nearer(done, left)
+    begins, weight = _farther(done, left)
     return begins, namespace(weight).sin(math.pi / 2 * weight) ** 2
 
 
 def _one_minus_sqrt(done, left):
     root = namespace(done).sqrt(done)
-    return nearer(root, left / (1 + root))
+    return _farther(root, left / (1 + root))
 
 
-_SHAPES = {"linear": nearer, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
+_SHAPES = {"linear": _farther, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
 SHAPES = (*_SHAPES, "exponential")
 
 
@@ -184,14 +184,14 @@ def check_shape(name: str, shape: Shape) -> Shape:
 def shaped(shape: Shape, start: ArrayLike, end: ArrayLike, done: Array, left: Array) -> Array:
     """From `start` to `end` along a shape, given the fractions done and left."""
     if shape == "exponential":
-        begins, weight = nearer(done, left)
+        begins, weight = _farther(done, left)
         xp = namespace(start, end, weight)
         base = xp.where(begins, as_float(start), as_float(end))
         return base * xp.exp(xp.where(begins, weight, -weight) * (log(end) - log(start)))
     if callable(shape):
         risen = as_float(shape(jnp.asarray(done)))
-        return measure(start, end, *nearer(risen, 1 - risen))
-    return measure(start, end, *_SHAPES[shape](done, left))
+        return _from_nearer_end(start, end, *_farther(risen, 1 - risen))
+    return _from_nearer_end(start, end, *_SHAPES[shape](done, left))
 
 
 def fractions(count: Array, start: float, end: float) -> tuple[Array, Array]:

@@ -104,8 +104,8 @@ def _with_warmup(count, schedule, warmup_steps, init_value):
     if not warmup_steps:
         return value
     # During the rise the schedule stands at its count 0, which is where the rise ends.
-    nearer = _numerics.nearer(*_numerics.fractions(count, 0, warmup_steps))
-    rise = _numerics.measure(init_value, value, *nearer)
+    fractions = _numerics.fractions(count, 0, warmup_steps)
+    rise = _numerics.shaped("linear", init_value, value, *fractions)
     return _numerics.latest(count, [warmup_steps], [rise, value])
 
 
@@ -157,7 +157,7 @@ def _with_cooldown(count, schedule, total_steps, cooldown_steps, end_value):
     # Not beyond the end, where what is not finite would spoil the value and the gradient.
     within = _numerics.namespace(count).minimum(count, np.int32(total_steps - 1))
     value = _numerics.evaluate(schedule, within)
-    return _numerics.measure(value, end_value, *_numerics.nearer(*fractions))
+    return _numerics.shaped("linear", value, end_value, *fractions)
 
 
 def scale(schedule: Schedule, factor: ArrayLike) -> Schedule:

@@ -286,5 +286,5 @@ def _warm_restarts(
     if not warmup_steps:
         return value
     risen = xp.minimum(cycle.done / warmup_steps, 1)
-    warming = _numerics.measure(end_value, peak, *_numerics.nearer(risen, 1 - risen))
+    warming = _numerics.shaped("linear", end_value, peak, risen, 1 - risen)
     return xp.where(cycle.done < rise, warming, value)

@@ -129,7 +129,7 @@ def polynomial_decay(
 def _polynomial_decay(count, init_value, decay_steps, end_value, power):
     _, left = _numerics.fractions(count, 0, decay_steps)
     weight = _numerics.namespace(left, power).power(left, _numerics.as_float(power))
-    return _numerics.measure(init_value, end_value, *_numerics.nearer(1 - weight, weight))
+    return _numerics.shaped("linear", init_value, end_value, 1 - weight, weight)
 
 
 def exponential_decay(

@@ -219,7 +219,7 @@ def _wsd(count, peak_value, warmup_steps, stable_steps, decay_steps, end_value, 
     if decay == "exponential":
         # 2 * 0.5**p - 1 in terms of what is left, so that the tail keeps its digits.
         weight = _numerics.namespace(left).expm1(left * _numerics.log(2.0))
-        falling = _numerics.measure(peak_value, end_value, *_numerics.nearer(1 - weight, weight))
+        falling = _numerics.shaped("linear", peak_value, end_value, 1 - weight, weight)
     else:
         falling = _numerics.shaped(decay, peak_value, end_value, done, left)
     return _numerics.latest(count, [fall], [rise, falling])

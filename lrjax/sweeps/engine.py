@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from lrjax import _checks, convolutions
-from lrjax._checkpoints import Checkpoints, check_processes, open_checkpoints, recorded
+from lrjax._checkpoints import check_processes, open_checkpoints, recorded
 from lrjax._fingerprints import fingerprint
 from lrjax._progress import progress_bar
 from lrjax.batches import ArrayBatches, as_batches, evaluation_groups, reader
@@ -172,7 +172,7 @@ def sweep(
         size = size or block_size(job, grid, settings.lane_batch, data)
         # What a checkpoint's arrays are shaped by, besides, where a machine would choose another.
         identity |= {BLOCK_SIZE: size, DISPATCH_STEPS: length}
-        with _checkpoints(checkpoint_dir, identity) as checkpoints:
+        with _opened(checkpoint_dir, identity) as checkpoints:
             driven = drive(job, grid, size, spans, Host(data, tape, checkpoints, report, stopped))
     curves = as_curves(grid, tape, evaluations(spans), driven.done)
     if driven.failure is not None:
@@ -285,15 +285,9 @@ def _shared(size: int | None, multiple: int) -> int | None:
     return size
 
 
-@contextlib.contextmanager
-def _checkpoints(
-    directory: str | os.PathLike | None, identity: dict[str, Any]
-) -> Iterator[Checkpoints | None]:
-    if directory is None:
-        yield None
-        return
-    with open_checkpoints(directory, identity) as checkpoints:
-        yield checkpoints
+def _opened(directory: str | os.PathLike | None, identity: dict[str, Any]) -> Any:
+    """The checkpoints of a folder, or None without one, for a `with`."""
+    return contextlib.nullcontext() if directory is None else open_checkpoints(directory, identity)
 
 
 @contextlib.contextmanager

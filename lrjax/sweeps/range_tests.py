@@ -15,7 +15,7 @@ import optax
 from lrjax import _checks
 from lrjax.curves import Curves
 from lrjax.lanes import make_lanes, momentum_name
-from lrjax.schedules import exponential_ramp, linear_ramp
+from lrjax.schedules import Schedule, exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.runs import Optimizer
@@ -46,10 +46,14 @@ class Ramped:
 
     def __call__(self, **hyperparams: Any) -> optax.GradientTransformation:
         """The lane's optimizer."""
-        hyperparams["learning_rate"] = RAMPS[self.ramp](*self.rates, self.steps)
+        return with_schedules(self.optimizer, **hyperparams | self.schedules())
+
+    def schedules(self) -> dict[str, Schedule]:
+        """The ramps, by the hyperparameter that follows each."""
+        ramps = {"learning_rate": RAMPS[self.ramp](*self.rates, self.steps)}
         if self.momentums is not None:
-            hyperparams[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
-        return with_schedules(self.optimizer, **hyperparams)
+            ramps[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
+        return ramps
 
     def told(self, curves: Curves) -> Curves:
         """The curves with the whole ramps.
@@ -58,23 +62,17 @@ class Ramped:
         where it tells otherwise, as `optax.MultiSteps` around it does.
         """
         counts = np.arange(self.steps)
-        rate = np.asarray(RAMPS[self.ramp](*self.rates, self.steps)(counts))
-        curves = dataclasses.replace(curves, learning_rate=_followed(curves.learning_rate, rate))
-        if self.momentums is None:
-            return curves
-        falling = np.asarray(linear_ramp(*self.momentums, self.steps)(counts))
-        return dataclasses.replace(curves, momentum=_followed(curves.momentum, falling))
-
-    @property
-    def taken(self) -> set[str]:
-        """The hyperparameters that follow the ramp."""
-        return {"learning_rate", *([self.momentum_name] if self.momentums else [])}
+        rate, *momentum = (np.asarray(ramp(counts)) for ramp in self.schedules().values())
+        changed = {"learning_rate": _followed(curves.learning_rate, rate)}
+        if momentum:
+            changed["momentum"] = _followed(curves.momentum, *momentum)
+        return dataclasses.replace(curves, **changed)
 
     @property
     def __signature__(self) -> inspect.Signature:
         """What is left for the lanes to set."""
         signature = inspect.signature(self.optimizer)
-        left = [p for p in signature.parameters.values() if p.name not in self.taken]
+        left = [p for p in signature.parameters.values() if p.name not in self.schedules()]
         return signature.replace(parameters=left)
 
 
@@ -140,7 +138,6 @@ def range_test(
     rates = float(_checks.static("start", start)), float(_checks.static("end", end))
     if rates[0] >= rates[1]:
         raise ValueError(f"start must be less than end, {end!r}, got {start!r}.")
-    RAMPS[ramp](*rates, steps)  # which checks them
     if momentum is not None:
         pair = _checks.sequence("momentum", momentum)
         if len(pair) != 2:
@@ -151,7 +148,8 @@ def range_test(
         momentum = high, low
     name = momentum_name(optimizer)
     ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
-    set_twice = ramped.taken & make_lanes(options.get("lanes"), seeds=1).hyperparams.keys()
+    lanes = make_lanes(options.get("lanes"), seeds=1)
+    set_twice = ramped.schedules().keys() & lanes.hyperparams.keys()
     if set_twice:
         raise ValueError(f"lanes must not set {sorted(set_twice)}, which follow the test's ramp.")
     try:

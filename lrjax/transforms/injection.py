@@ -99,8 +99,10 @@ def with_schedules(factory: Callable, **hyperparams: Any) -> Any:
         plain = factory(**hyperparams)
     except TypeError:
         return injected()
-    if not _is_transform(plain) or _injects(plain):
+    if not _is_transform(plain):
         return injected()
+    if _injects(plain):
+        return plain
     either = Either(plain, injected)
     return Transform(partial(_init_either, either), partial(_update_either, either))
 
