@@ -92,7 +92,7 @@ def each(
     return tuple(check(f"{name}[{k}]", value, **bounds) for k, value in enumerate(listed))
 
 
-def optional(check: Callable[..., T], name: str, value: Any, **bounds: Any) -> T | None:
+def optional(name: str, value: Any, check: Callable[..., T], **bounds: Any) -> T | None:
     """None, or a value that is checked."""
     return None if value is None else check(name, value, **bounds)
 

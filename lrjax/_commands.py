@@ -59,17 +59,17 @@ def run_range_test(options: argparse.Namespace) -> int:
     files = [options.out / "curves.npz"]
     curves.save(files[0])  # before anything else, for they may have taken long
     suggestion = suggest(curves, **method)
-    told = {"task": options.task, **arguments, **method}
+    given = {"task": options.task, **arguments, **method}
     if importlib.util.find_spec("matplotlib"):
         files.append(options.out / "curves.png")
         panels(curves, suggestion).savefig(files[-1], dpi=150)
     if options.report:
         files.append(options.report)
-        page = _report.report_html(curves, suggestion, told)
+        page = _report.report_html(curves, suggestion, given)
         options.report.write_text(page, encoding="utf-8")
     files.append(options.out / "result.json")
     result = {
-        "arguments": told,
+        "arguments": given,
         "steps_done": int(curves.steps_done),
         **_result(curves, suggestion),
         "environment": _report.environment(),
@@ -109,8 +109,8 @@ def run_recipe(options: argparse.Namespace) -> int:
         recipe_page(recipe).savefig(files[-1], dpi=150)
     if options.json:
         names = [entry.name for entry in dataclasses.fields(recipe)]
-        told = {n: getattr(recipe, n) for n in names if n not in ("evidence", "factory")}
-        print(_json({**told, "stages": list(recipe.evidence), "files": files}))
+        values = {n: getattr(recipe, n) for n in names if n not in ("evidence", "factory")}
+        print(_json({**values, "stages": list(recipe.evidence), "files": files}))
     else:
         print(recipe.describe())
         print("Wrote " + ", ".join(map(str, files)))
@@ -150,8 +150,8 @@ def run_plot_schedule(options: argparse.Namespace) -> int:
     parser = Parser(prog=prog, description=(factory.__doc__ or "").splitlines()[0])
     names = add_parameters(parser, factory)
     if "steps" not in names:
-        told = "default: total steps" if "total_steps" in names else "needed"
-        parser.add_argument("--steps", type=int, help=f"updates to draw ({told})")
+        default = "default: total steps" if "total_steps" in names else "needed"
+        parser.add_argument("--steps", type=int, help=f"updates to draw ({default})")
     add_picture(parser, f"{options.schedule}.png")
     add_json(parser)
     given = parser.parse_args(options.parameters)

@@ -121,7 +121,7 @@ def _globals(function: types.FunctionType) -> list[Any]:
         return []
     known = function.__globals__
     found = [known[name] for name in sorted(_names(function.__code__)) if name in known]
-    return [part for value in found for part in _counting(value)]
+    return [part for value in found for part in _relevant(value)]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -135,7 +135,7 @@ def _names(code: types.CodeType) -> frozenset[str]:
 LOADING = ("LOAD_GLOBAL", "LOAD_NAME")
 
 
-def _counting(value: Any) -> list[Any]:
+def _relevant(value: Any) -> list[Any]:
     """What counts of a global, if anything."""
     own = callable(value) and _is_own(inspect.unwrap(value))
     if own or isinstance(value, CONSTANTS) or dataclasses.is_dataclass(value):

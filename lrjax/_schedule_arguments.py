@@ -39,7 +39,7 @@ def schedule_factory(name: str) -> Callable:
 
 def add_parameters(parser: argparse.ArgumentParser, factory: Callable) -> list[str]:
     """Add an option for every parameter that can be given as text; returns their names."""
-    told = _told(factory)
+    described = _parameter_help(factory)
     taken = list(filter(_has_kind, inspect.signature(factory).parameters.values()))
     for parameter in taken:
         required = parameter.default is parameter.empty
@@ -48,7 +48,7 @@ def add_parameters(parser: argparse.ArgumentParser, factory: Callable) -> list[s
             f"--{parameter.name.replace('_', '-')}",
             required=required,
             default=None if required else parameter.default,
-            help=(told.get(parameter.name, "") + known).replace("%", "%%"),
+            help=(described.get(parameter.name, "") + known).replace("%", "%%"),
             **KINDS[_annotation(parameter)],
         )
     return [parameter.name for parameter in taken]
@@ -67,7 +67,7 @@ def _has_kind(parameter: inspect.Parameter) -> bool:
     return parameter.kind is not parameter.VAR_POSITIONAL and _annotation(parameter) in KINDS
 
 
-def _told(factory: Callable) -> dict[str, str]:
+def _parameter_help(factory: Callable) -> dict[str, str]:
     """What the docstring says of every parameter."""
     arguments = re.search(r"Args:\n(.*?)\n\n", inspect.getdoc(factory) or "", re.DOTALL)
     found = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", arguments[1] if arguments else "", re.M)

@@ -161,7 +161,7 @@ class Block(NamedTuple):
         return self.lanes.stop - self.lanes.start
 
 
-def blocks(lanes: Lanes, size: int) -> list[Block]:
+def cut_blocks(lanes: Lanes, size: int) -> list[Block]:
     """All lanes in blocks of one size, so that one program serves them all."""
     found = []
     for start in range(0, len(lanes), size):

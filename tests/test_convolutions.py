@@ -233,7 +233,7 @@ def test_precision_and_types():
         assert_same(function, *exact, rtol=1e-12)
 
 
-@pytest.mark.parametrize("cache", [1, samples.CACHE])
+@pytest.mark.parametrize("cache", [1, samples.CACHE_BYTES])
 @pytest.mark.parametrize("groups", [1, 8], ids=["dense", "depthwise"])
 def test_kernels_have_the_gradients_of_wide_sums(groups, cache):
     """A sum over all pixels, of which bfloat16 would keep two digits, or one."""
@@ -246,7 +246,7 @@ def test_kernels_have_the_gradients_of_wide_sums(groups, cache):
         return (function(x, kernel).astype(jnp.float32) * weights).sum()
 
     expected = jax.grad(loss, 1)(*(array.astype(jnp.float32) for array in half))
-    with mock.patch.object(samples, "CACHE", cache):
+    with mock.patch.object(samples, "CACHE_BYTES", cache):
         found = jax.grad(rewrite(loss), 1)(*half).astype(jnp.float32)
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
@@ -292,10 +292,10 @@ def some_convolution(draw):
 def test_any_convolution_equals_the_plain_one(case, large):
     shape, kernel_shape, options = case
     # As for large arrays: by matrix products, of a few samples each.
-    outputs, cache = (0, 1) if large else (48, samples.CACHE)
+    outputs, cache = (0, 1) if large else (48, samples.CACHE_BYTES)
     with (
         mock.patch.object(planes, "MANY_OUTPUTS", outputs),
-        mock.patch.object(samples, "CACHE", cache),
+        mock.patch.object(samples, "CACHE_BYTES", cache),
     ):
         assert_same(convolution(shape, **options), normal(0, shape), normal(1, kernel_shape))
 
@@ -451,7 +451,7 @@ def test_pooled_convolutions_equal_the_plain_ones(name, large):
     def function(x, kernel):
         return behind(convolve(x, kernel))
 
-    with mock.patch.object(samples, "CACHE", 1 if large else samples.CACHE):
+    with mock.patch.object(samples, "CACHE_BYTES", 1 if large else samples.CACHE_BYTES):
         assert_same(function, x, kernel)
         program = str(jax.make_jaxpr(rewrite(function))(x, kernel))
     assert ("pooled_convolution" in program) == chained
@@ -479,12 +479,12 @@ def test_pooled_convolutions_over_any_axes(shape):
     assert_same(jax.vmap(function, (None, 0)), x, normal(1, (3, *kernel.shape)))
 
 
-@pytest.mark.parametrize("cache", [1, samples.CACHE])
+@pytest.mark.parametrize("cache", [1, samples.CACHE_BYTES])
 def test_pooled_convolutions_in_half_precision(cache):
     """Parts are added up in float32; the largest output gets the gradient, the bias aside."""
     x, kernel = (normal(k, s, jnp.bfloat16) for k, s in enumerate([(16, 9, 8, 3), (3, 3, 3, 4)]))
     convolve = convolution(x.shape)
-    with mock.patch.object(samples, "CACHE", cache):
+    with mock.patch.object(samples, "CACHE_BYTES", cache):
         assert_same(lambda x, kernel: pooled(nn.relu(convolve(x, kernel))), x, kernel, rtol=2e-2)
 
 

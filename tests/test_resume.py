@@ -14,7 +14,7 @@ from resume_worker import run
 
 import lrjax
 from lrjax._checkpoints import Checkpoints
-from lrjax.sweeps import driver, engine, programs, spans, workers
+from lrjax.sweeps import dispatches, driver, engine, spans, workers
 
 WORKER = pathlib.Path(__file__).parent / "resume_worker.py"
 
@@ -120,14 +120,14 @@ def test_a_killed_sweep_goes_on_where_another_machine_would_cut_it_in_other_ways
 
 def test_a_killed_sweep_whose_lanes_did_not_fit_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_cores", lambda: 1)
-    run_on = programs.run
+    run_on = dispatches.run
 
-    def small(job, parts, *args):
-        if len(parts[0].seeds) > 2:
+    def small(job, blocks, *args):
+        if len(blocks[0].seeds) > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: of a test")
-        return run_on(job, parts, *args)
+        return run_on(job, blocks, *args)
 
-    monkeypatch.setattr(programs, "run", small)
+    monkeypatch.setattr(dispatches, "run", small)
     with pytest.warns(UserWarning, match="do not fit"):
         expected = run()
     with pytest.warns(UserWarning, match="do not fit"):
@@ -146,7 +146,7 @@ def test_an_interrupted_sweep_goes_on(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         calls = iter([False, False, True])
         patch.setattr(
-            engine, "_interruptible", lambda: engine.contextlib.nullcontext(calls.__next__)
+            engine, "interruptible", lambda: engine.contextlib.nullcontext(calls.__next__)
         )
         partial = run(tmp_path)
     assert int(partial.steps_done) == 9

@@ -17,7 +17,7 @@ from helpers import clouds, compilations, network, network_init, network_loss
 
 import lrjax
 from lrjax.batches import reader
-from lrjax.sweeps import memory, programs, spans, workers
+from lrjax.sweeps import dispatches, memory, programs, spans, workers
 from lrjax.sweeps.runs import Program
 
 TASK, DATA = network()
@@ -221,7 +221,7 @@ def test_lanes_that_do_not_fit_are_halved_with_one_warning_each(whole, monkeypat
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return train(hyperparams, *arguments)
 
-    monkeypatch.setattr(programs, "train_lanes", small)
+    monkeypatch.setattr(dispatches, "train_lanes", small)
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
     with pytest.warns(UserWarning, match="now [31] at once") as caught:
         curves = SWEEP()
@@ -234,7 +234,7 @@ def test_a_program_that_fails_otherwise_fails(monkeypatch):
     def broken(*arguments):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(programs, "train_lanes", broken)
+    monkeypatch.setattr(dispatches, "train_lanes", broken)
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         SWEEP()
@@ -260,18 +260,18 @@ def test_blocks_keep_their_states_in_the_cache(lanes, lane_bytes, expected):
 def block_sizes(monkeypatch):
     """A list of the sizes of all blocks that start from here on."""
     sizes = []
-    start = programs.start
+    start = dispatches.start
     monkeypatch.setattr(
-        programs, "start", lambda job, part: sizes.append(len(part.seeds)) or start(job, part)
+        dispatches, "start", lambda job, block: sizes.append(len(block.seeds)) or start(job, block)
     )
     return sizes
 
 
 @pytest.mark.usefixtures("one_core")
 def test_a_block_leaves_the_device_before_the_next_one_starts(monkeypatch):
-    events, start, waiting = [], programs.start, programs._waiting
-    monkeypatch.setattr(programs, "start", lambda *a: events.append("start") or start(*a))
-    monkeypatch.setattr(programs, "_waiting", lambda *a: events.append("leave") or waiting(*a))
+    events, start, waiting = [], dispatches.start, dispatches._parked
+    monkeypatch.setattr(dispatches, "start", lambda *a: events.append("start") or start(*a))
+    monkeypatch.setattr(dispatches, "_parked", lambda *a: events.append("leave") or waiting(*a))
     SWEEP(lane_batch=2)
     assert events[:6] == ["start", "leave"] * 3
 
@@ -366,7 +366,7 @@ def test_what_was_computed_before_a_device_failed_is_kept(whole, monkeypatch):
             raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
         return train(*arguments)
 
-    monkeypatch.setattr(programs, "train_lanes", failing)
+    monkeypatch.setattr(dispatches, "train_lanes", failing)
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
     with pytest.raises(jax.errors.JaxRuntimeError, match="the device is gone") as raised:
         SWEEP(chunk_steps=3)

@@ -15,7 +15,7 @@ import numpy as np
 
 from lrjax import _checks
 from lrjax.batches.arrays import ArrayBatches, take
-from lrjax.batches.streams import PREFETCH, StreamBatches, alike, ended, read_ahead
+from lrjax.batches.streams import PREFETCH, StreamBatches, alike, read_ahead, too_few_batches
 
 
 class Rows(NamedTuple):
@@ -138,7 +138,7 @@ def reader(batches: Any, total: int) -> Reader:
         batches = StreamBatches(_checks.iterable("batches", batches), PREFETCH)
     known = _length(batches.iterable)
     if isinstance(batches.iterable, Iterator) and known is not None and known < total:
-        raise ended(known, total)
+        raise too_few_batches(known, total)
     return StreamReader(batches, total)
 
 

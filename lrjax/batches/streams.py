@@ -71,7 +71,7 @@ def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> Stre
     return StreamBatches(iterable, _checks.integer("prefetch", prefetch, minimum=1))
 
 
-def ended(count: int, total: int) -> ValueError:
+def too_few_batches(count: int, total: int) -> ValueError:
     if count == 0:
         return ValueError(f"batches must last for the {total} that the steps take, got 0.")
     return ValueError(
@@ -97,7 +97,7 @@ def alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
             if count == total:
                 return
         if not again or count == begun:
-            raise ended(count, total)
+            raise too_few_batches(count, total)
 
 
 def _one_pass(batches: Iterable[Any], number: int, first: Any, short_tail: bool) -> Iterator[Any]:

@@ -168,5 +168,5 @@ def _parts(x, kernel, convolve):
     return parts(len(x), out.size * out.dtype.itemsize * SPACE)
 
 
-# Beside an output, what its gradient is made of: measured with CACHE.
+# Beside an output, what its gradient is made of: measured with CACHE_BYTES.
 SPACE = 8

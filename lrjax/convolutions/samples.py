@@ -10,17 +10,17 @@ import jax.numpy as jnp
 from jax import lax
 
 # Bytes that stay in a core's cache from when they are written until they are read.
-CACHE = 2**21
+CACHE_BYTES = 2**21
 
 
 def parts(samples: int, size: float) -> int:
     """How many equal parts of the samples are small enough for the cache, of some bytes in all.
 
     Example:
-        >>> parts(12, 1.5 * CACHE), parts(12, 3.5 * CACHE)
+        >>> parts(12, 1.5 * CACHE_BYTES), parts(12, 3.5 * CACHE_BYTES)
         (2, 4)
     """
-    counts = (n for n in range(1, samples) if samples % n == 0 and size <= n * CACHE)
+    counts = (n for n in range(1, samples) if samples % n == 0 and size <= n * CACHE_BYTES)
     return next(counts, samples)
 
 

@@ -424,7 +424,7 @@ def _converted(value: Any, kind: Callable[[Any], np.ndarray]) -> Any:
     return kind(value)
 
 
-def _counted(values: Any) -> np.ndarray:
+def _as_integers(values: Any) -> np.ndarray:
     array = np.asarray(values)
     return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.int32)
 
@@ -437,5 +437,5 @@ def _measured(values: Any) -> np.ndarray:
 
 KINDS: dict[str, Callable[[Any], np.ndarray]] = {
     **dict.fromkeys(("axes", "lanes"), np.asarray),
-    **dict.fromkeys(("eval_steps", "diverged_at", "steps_done"), _counted),
+    **dict.fromkeys(("eval_steps", "diverged_at", "steps_done"), _as_integers),
 }

@@ -27,11 +27,11 @@ def done(what: str, curves: Curves) -> str:
     """What was run."""
     seeds, steps, ran = len(curves.axes["seed"]), curves.steps, int(curves.steps_done)
     updates = f"{steps}" if ran == steps else f"{ran} of {steps}"
-    lanes = f"{_counted(curves.diverged_at.size // seeds, 'lane')} x {_counted(seeds, 'seed')}"
+    lanes = f"{_plural(curves.diverged_at.size // seeds, 'lane')} x {_plural(seeds, 'seed')}"
     return f"{what}: {lanes}, {updates} updates each."
 
 
-def _counted(number: int, noun: str) -> str:
+def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -80,10 +80,10 @@ def doubtful_decay(ranking: Ranking, tried: np.ndarray) -> list[str]:
 def largest_rate(agreed: Suggestion) -> tuple[str, list[str]]:
     """The largest usable rate, and whether the seeds agree on it."""
     spread = f" (spread {agreed.spread:.2f} decades)" if np.isfinite(agreed.spread) else ""
-    told = f"There the largest usable rate is {agreed.max_learning_rate:.3g}{spread}."
+    sentence = f"There the largest usable rate is {agreed.max_learning_rate:.3g}{spread}."
     if agreed.spread > DISAGREEMENT:
-        return told, [f"the seeds disagree on that rate by {agreed.spread:.2f} decades."]
-    return told, []
+        return sentence, [f"the seeds disagree on that rate by {agreed.spread:.2f} decades."]
+    return sentence, []
 
 
 def chosen_peak(ranking: Ranking, values: dict[str, float], loss: float) -> str:

@@ -92,8 +92,8 @@ def range_tests(
         doubts += accounts.left_out(suggest(joined).consensus)
         doubts += accounts.doubtful_decay(ranking, joined.axes["weight_decay"])
     values["max_learning_rate"] = shortened(float(agreed.max_learning_rate))
-    told, doubt = accounts.largest_rate(agreed)
-    return Finding(values, [*account, told], [*doubts, *doubt], evidence)
+    rate, doubt = accounts.largest_rate(agreed)
+    return Finding(values, [*account, rate], [*doubts, *doubt], evidence)
 
 
 def _range_test(

@@ -61,7 +61,7 @@ def cyclical(
     References:
         Smith, Cyclical Learning Rates for Training Neural Networks, 2015, arXiv 1506.01186.
     """
-    _checks.optional(_checks.function, "scale_fn", scale_fn)
+    _checks.optional("scale_fn", scale_fn, _checks.function)
     steps_up = _checks.integer("steps_up", steps_up, minimum=1)
     steps_down = steps_up if steps_down is None else steps_down
     steps_down = _checks.integer("steps_down", steps_down, minimum=1)
@@ -256,7 +256,7 @@ def warm_restarts(
         raise ValueError(
             f"warmup_steps must be less than cycle_steps, {cycle_steps}, got {warmup_steps!r}."
         )
-    num_cycles = _checks.optional(_checks.integer, "num_cycles", num_cycles, minimum=1)
+    num_cycles = _checks.optional("num_cycles", num_cycles, _checks.integer, minimum=1)
     return partial(
         _warm_restarts,
         peak_value=_checks.number("peak_value", peak_value),

@@ -163,7 +163,7 @@ def exponential_decay(
         >>> [float(rate(count)) for count in range(4)]
         [1.0, 0.5, 0.25, 0.125]
     """
-    _checks.optional(_checks.number, "end_value", end_value)
+    _checks.optional("end_value", end_value, _checks.number)
     return partial(
         _exponential_decay,
         init_value=_checks.number("init_value", init_value),

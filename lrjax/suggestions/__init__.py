@@ -1,8 +1,8 @@
 """From curves to learning rates, or to a reason why there are none.
 
-`lanes` has the points that a method reads, `results` what comes of them. `basins` has the
-methods that follow Smith, `peers` those of other libraries, `methods` lists them all. `rankings`
-compares lanes.
+`points` has what a method reads, `results` what comes of it. `basins` has the methods that follow
+Smith, on the smooth curves of `fits`; `peers` those of other libraries; `methods` lists them all.
+`rankings` compares lanes.
 """
 
 from lrjax.suggestions.methods import suggest

@@ -11,7 +11,7 @@ import numpy as np
 from lrjax import _checks
 from lrjax.curves import Curves, seeds_last
 from lrjax.suggestions import basins, peers
-from lrjax.suggestions.lanes import Lane, lanes_of
+from lrjax.suggestions.points import Points, points_of
 from lrjax.suggestions.results import Rates, Suggestion, over_named
 
 __all__ = ["suggest"]
@@ -101,7 +101,7 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
     rule = functools.partial(METHODS[_checks.one_of("method", method, tuple(METHODS))], **options)
     # Losses that overflow are data: their slopes are what the sources make of them.
     with np.errstate(all="ignore"):
-        lanes = [_read(lane, rule) for lane in lanes_of(curves)]
+        lanes = [_read(points, rule) for points in points_of(curves)]
     shape = curves.diverged_at.shape
     columns = {
         name: np.array(column).reshape(shape)
@@ -112,13 +112,13 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
     return Suggestion(axes=curves.axes, method=method, spread=spread, **columns)
 
 
-def _read(lane: Lane, rule: Callable[[Lane], Rates]) -> Rates:
+def _read(points: Points, rule: Callable[[Points], Rates]) -> Rates:
     """What a method reads from a lane, unless there is nothing to read."""
-    if len(lane.loss) < 2:
+    if len(points.loss) < 2:
         return Rates(reason="too_few_points")
-    if not np.isfinite(lane.loss).any():
+    if not np.isfinite(points.loss).any():
         return Rates(reason="diverged_at_start")
-    rates = rule(lane)
+    rates = rule(points)
     # A ramp may begin at 0, which is no rate to train at.
     if not rates.reason and not rates.learning_rate > 0:
         return Rates(reason="no_minimum_in_range", extend="start")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrjax.curves import Curves, aligned, coordinate, seeds_last, without_seed
-from lrjax.suggestions.basins import MIN_POINTS
+from lrjax.suggestions.fits import MIN_POINTS
 from lrjax.suggestions.methods import suggest
 
 __all__ = ["Ranking", "rank"]
@@ -113,7 +113,7 @@ def rank(curves: Curves) -> Ranking:
     if not axes:
         raise ValueError(f"curves must have lanes besides seeds to rank, got {curves!r}.")
     curves = curves.done()
-    by_seed = seeds_last(curves.axes, _counting(curves))
+    by_seed = seeds_last(curves.axes, _deciding_loss(curves))
     losses = by_seed.reshape(-1, by_seed.shape[-1])
     loss, noise = _compared(losses)
     order = np.argsort(loss, kind="stable")
@@ -137,8 +137,8 @@ def rank(curves: Curves) -> Ranking:
     )
 
 
-def _counting(curves: Curves) -> np.ndarray:
-    """The loss that counts of every lane; infinite where it has none."""
+def _deciding_loss(curves: Curves) -> np.ndarray:
+    """The loss of every lane that decides; infinite where it has none."""
     needed = MIN_POINTS if curves.is_range_test else 1
     loss = curves.eval_loss if curves.eval_loss.shape[-1] >= needed else curves.loss
     loss = np.asarray(loss, np.float64)

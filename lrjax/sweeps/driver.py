@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,17 +14,9 @@ import numpy as np
 from lrjax._checkpoints import Checkpoints
 from lrjax._progress import Report
 from lrjax.batches import Reader
-from lrjax.lanes import Block, Lanes, blocks
+from lrjax.lanes import Block, Lanes, cut_blocks
+from lrjax.sweeps.dispatches import Job, Results, first_run, on_device, run, state_shapes, wait
 from lrjax.sweeps.processes import agreed, attempt, together
-from lrjax.sweeps.programs import (
-    Job,
-    Results,
-    ended,
-    first_run,
-    on_device,
-    run,
-    state_shapes,
-)
 from lrjax.sweeps.runs import State
 from lrjax.sweeps.spans import Span
 from lrjax.sweeps.tapes import Tape, flat, write
@@ -53,7 +46,7 @@ class Host(NamedTuple):
 class Driven(NamedTuple):
     """How far a sweep came: its blocks and their states, the updates done, and why no more."""
 
-    parts: list[Block]
+    blocks: list[Block]
     states: list[State]
     done: int
     failure: Exception | None
@@ -69,8 +62,8 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
         spans: the steps of every dispatch.
         host: where batches come from and results go.
     """
-    parts = blocks(grid, size)
-    states, done = _resumed(job, parts, host)
+    blocks = cut_blocks(grid, size)
+    states, done = _resumed(job, blocks, host)
     alive, saved = _alive(host.tape, done), time.monotonic()
     ahead = [span for span in spans if span.start >= done] if alive else []
     running: list[Future] = []
@@ -83,21 +76,21 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
         return on_device(source, job.mesh)
 
     source, failure = (read(ahead[0]) if ahead else None), None
-    for k, span in enumerate(ahead):
+    for span, following in itertools.zip_longest(ahead, ahead[1:]):
         try:
             if states:
-                running = run(job, parts, states, source, span)
+                running = run(job, blocks, states, source, span)
             else:
-                parts, running = _first_run(job, grid, size, source, span, host)
+                blocks, running = _first_run(job, grid, size, source, span, host)
             # While the devices compute.
-            source, failure = attempt(read, ahead[k + 1]) if ahead[k + 1 :] else (None, None)
-            states, results = ended(running)
+            source, failure = attempt(read, following) if following else (None, None)
+            states, results = wait(running)
         except Exception as error:  # of the device, or of what the loss calls on the host
             if done == 0 or jax.process_count() > 1:
                 raise
             failure = error
             break
-        done, alive = span.stop, _taken(host, parts, results, span)
+        done, alive = span.stop, _taken(host, blocks, results, span)
         ending = host.stopped() or not alive or source is None
         overdue = time.monotonic() - saved > CHECKPOINT_SECONDS
         if host.checkpoints and agreed(ending or overdue):
@@ -107,31 +100,31 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
             break
     if not alive:
         done, failure = spans[-1].stop, None  # more batches would have changed nothing
-    return Driven(parts, states, done, failure)
+    return Driven(blocks, states, done, failure)
 
 
 def _first_run(job: Job, grid: Lanes, size: int, source: Any, span: Span, host: Host):
     """The first dispatch, in blocks that fit the device, whose size a checkpoint remembers."""
-    parts, running = first_run(job, grid, size, source, span)
+    blocks, running = first_run(job, grid, size, source, span)
     if host.checkpoints:
-        host.checkpoints.note(BLOCK_SIZE, len(parts[0].seeds))
-    return parts, running
+        host.checkpoints.note(BLOCK_SIZE, len(blocks[0].seeds))
+    return blocks, running
 
 
-def _taken(host: Host, parts: list[Block], results: list[Results], span: Span) -> bool:
+def _taken(host: Host, blocks: list[Block], results: list[Results], span: Span) -> bool:
     """Take the results of a dispatch to the tape and show them; whether any lane is alive."""
-    for part, each in zip(parts, results, strict=True):
-        write(host.tape, part, span, each)
+    for block, each in zip(blocks, results, strict=True):
+        write(host.tape, block, span, each)
     losses = host.tape.record.loss[:, span.start : span.stop]
     host.report(span.stop, losses, np.isnan(losses[:, -1]), host.data.waited)
     return _alive(host.tape, span.stop)
 
 
-def _resumed(job: Job, parts: list[Block], host: Host) -> tuple[list[State], int]:
+def _resumed(job: Job, blocks: list[Block], host: Host) -> tuple[list[State], int]:
     """The states of a checkpoint, if there is one, and its step; its curves go to the tape."""
     if host.checkpoints is None:
         return [], 0
-    restored = host.checkpoints.restore([state_shapes(job, part) for part in parts])
+    restored = host.checkpoints.restore([state_shapes(job, block) for block in blocks])
     if restored is None:
         return [], 0
     for name, rows in flat(host.tape).items():
@@ -147,7 +140,7 @@ def _alive(tape: Tape, done: int) -> bool:
 def _idle(running: list[Future]) -> bool:
     """Whether no block of a dispatch is being computed any more."""
 
-    def is_over(block: Future) -> Any:
+    def is_over(block: Future) -> bool:
         if not block.done():
             return False
         _, results = block.result()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -20,15 +17,18 @@ from lrjax._fingerprints import fingerprint
 from lrjax._progress import progress_bar
 from lrjax.batches import ArrayBatches, as_batches, evaluation_groups, reader
 from lrjax.curves import Curves
-from lrjax.lanes import Lanes, check_mesh, check_optimizer, make_lanes, on_one_cpu
+from lrjax.lanes import check_mesh, check_optimizer, make_lanes, on_one_cpu
+from lrjax.sweeps.arguments import check_debugging, check_initial, checked_settings, identity_of
+from lrjax.sweeps.dispatches import Job, put
 from lrjax.sweeps.driver import BLOCK_SIZE, Host, drive
 from lrjax.sweeps.functions import comparable
+from lrjax.sweeps.interrupts import interruptible
 from lrjax.sweeps.measures import Measures, measure
+from lrjax.sweeps.memory import block_size
 from lrjax.sweeps.processes import explained, together
-from lrjax.sweeps.programs import Job, block_size, final_state, put
 from lrjax.sweeps.runs import Optimizer, Program
-from lrjax.sweeps.spans import cut_steps, dispatch_steps, evaluations
-from lrjax.sweeps.tapes import as_curves, blank_tape
+from lrjax.sweeps.spans import cut_steps, evaluations
+from lrjax.sweeps.tapes import as_curves, blank_tape, final_state
 from lrjax.sweeps.workers import open_workers
 from lrjax.tasks import Task
 
@@ -62,6 +62,9 @@ def sweep(
     the loss has dropped so far plus how much it changes from step to step (or a thousandth of
     it): from there on its curves are NaN and its parameters stay as they are, while the other
     lanes go on untouched. A second sweep with other values of the same shape compiles nothing.
+
+    Ctrl-C saves and ends a sweep after the current dispatch: the curves are NaN from
+    `curves.steps_done` on. A second Ctrl-C aborts.
 
     Args:
         task: what is trained.
@@ -103,9 +106,6 @@ def sweep(
         The curves, with the axes of `lanes` and then `seed`. With `return_state`, also a named
         tuple of `params`, `model_state` and `opt_state`, whose arrays have those axes first.
 
-        Ctrl-C saves and ends a sweep after the current dispatch: the curves are NaN from
-        `curves.steps_done` on. A second Ctrl-C aborts.
-
     Raises:
         ValueError: for a number of steps below 1, a lane that is empty or that the optimizer
             does not take, a value that is not finite, a loss that is not a scalar float, or
@@ -124,22 +124,23 @@ def sweep(
         >>> sweep(task(loss, jnp.zeros(())), batches, sgd, steps=20, lanes=lanes)
         Curves(learning_rate: 3, seed: 1; 20 steps, 0 evaluations, 0 of 3 lanes diverged)
     """
-    _check_debugging()
+    check_debugging()
     if not isinstance(task, Task):
         raise TypeError(f"task must be a Task, got {task!r}.")
-    settings = _settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps)
-    _checks.optional(_checks.flag, "rewrite_convolutions", rewrite_convolutions)
+    settings = checked_settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps)
+    _checks.optional("rewrite_convolutions", rewrite_convolutions, _checks.flag)
     _checks.flag("progress", progress)
     batches = as_batches("batches", batches, batch_size)
     grid = make_lanes(lanes, seeds)
     check_optimizer(optimizer, list(grid.hyperparams))
+    check_initial(initial)
     if mesh is not None:
         check_mesh(mesh, len(grid))
     groups = () if eval_batches is None else evaluation_groups(eval_batches)
     identity: dict[str, Any] = {}
     # Only where something can differ, because it takes a hash of all data.
     if checkpoint_dir is not None or jax.process_count() > 1:
-        identity = _identity(settings, grid, task, batches, optimizer, initial, groups)
+        identity = identity_of(settings, grid, task, batches, optimizer, initial, groups)
         identity["checkpoint_dir"] = checkpoint_dir is not None
     check_processes(identity)
     if jax.tree_util.all_leaves([optimizer]):
@@ -147,7 +148,7 @@ def sweep(
         optimizer = jax.tree_util.Partial(comparable(optimizer))
     # JAX takes a function for the same as long as it is; but what it refers to may have changed.
     static = task, jax.tree.map(lambda _: None, optimizer)
-    source = fingerprint(static, largest=LARGEST_CONSTANT)
+    version = fingerprint(static, largest=LARGEST_CONSTANT)
     if isinstance(batches, ArrayBatches):
         batches = dataclasses.replace(batches, data=put(batches.data, mesh))
     groups, initial = put(groups, mesh), put(initial, mesh)
@@ -157,86 +158,30 @@ def sweep(
         contextlib.closing(together(reader, batches, settings.batches)) as data,
         progress_bar(settings.steps, len(grid), enabled=shown) as report,
         open_workers(mesh, at_once) as team,
-        _interruptible() as stopped,
+        interruptible() as stopped,
         explained(),
     ):
-        measures = measure(task, optimizer, initial, grid, data.sample, source)
+        measures = measure(task, optimizer, initial, grid, data.sample, version)
         most = settings.most_steps(measures.flops * at_once, data.bytes)
         length = settings.chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
         spans, length = cut_steps(settings.steps, bool(groups), settings.eval_every, length, most)
         task = _rewritten(task, rewrite_convolutions, measures, mesh)
-        program = Program(task, length, settings.divergence, settings.accumulate, mesh, source)
+        program = Program(task, length, settings.divergence, settings.accumulate, mesh, version)
         job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
         size = _shared(_saved(checkpoint_dir, BLOCK_SIZE), job.multiple)
         size = size or block_size(job, grid, settings.lane_batch, data)
-        # What a checkpoint's arrays are shaped by, besides, where a machine would choose another.
+        # They shape a checkpoint's arrays, too, and another machine would choose others.
         identity |= {BLOCK_SIZE: size, DISPATCH_STEPS: length}
         with _opened(checkpoint_dir, identity) as checkpoints:
             driven = drive(job, grid, size, spans, Host(data, tape, checkpoints, report, stopped))
     curves = as_curves(grid, tape, evaluations(spans), driven.done)
     if driven.failure is not None:
         raise _with_curves(driven.failure, curves)
-    return (curves, final_state(grid, driven.parts, driven.states)) if return_state else curves
+    return (curves, final_state(grid, driven.blocks, driven.states)) if return_state else curves
 
 
 LARGEST_CONSTANT = 2**20  # bytes of an array, beyond which a change in it is not looked for
-
-
-class Settings(NamedTuple):
-    """How lanes are run, whatever they train: numbers that a checkpoint must agree with."""
-
-    steps: int
-    eval_every: int | None
-    divergence: float | None
-    accumulate: int
-    lane_batch: int | None
-    chunk_steps: int | None
-
-    @property
-    def batches(self) -> int:
-        """How many batches a lane takes."""
-        return self.steps * self.accumulate
-
-    def most_steps(self, flops: float, read_bytes: int) -> int:
-        """The most updates of a dispatch, by what a batch costs all lanes."""
-        return dispatch_steps(flops * self.accumulate, read_bytes * self.accumulate)
-
-
-def _settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps) -> Settings:
-    count = functools.partial(_checks.integer, minimum=1)
-    _checks.optional(_checks.static, "divergence", divergence, above=0)
-    return Settings(
-        steps=count("steps", steps),
-        eval_every=_checks.optional(count, "eval_every", eval_every),
-        divergence=None if divergence is None else float(divergence),
-        accumulate=count("accumulate", accumulate),
-        lane_batch=_checks.optional(count, "lane_batch", lane_batch),
-        chunk_steps=_checks.optional(count, "chunk_steps", chunk_steps),
-    )
-
-
-def _identity(
-    settings: Settings,
-    grid: Lanes,
-    task: Task,
-    batches: Any,
-    optimizer: Any,
-    initial: Any,
-    groups: Any,
-) -> dict[str, Any]:
-    """What tells this sweep from another, by argument."""
-    return {
-        **settings._asdict(),
-        "task": fingerprint(task),
-        # Of a stream, nothing can be known before it is read.
-        "batches": fingerprint(batches) if isinstance(batches, ArrayBatches) else "a stream",
-        "optimizer": fingerprint(optimizer),
-        "lanes": fingerprint((grid.axes, grid.hyperparams)),
-        "seeds": grid.seeds.tolist(),
-        "initial": fingerprint(initial),
-        "eval_batches": fingerprint(groups),
-    }
 
 
 def _with_curves(failure: Exception, curves: Curves) -> Exception:
@@ -244,19 +189,6 @@ def _with_curves(failure: Exception, curves: Curves) -> Exception:
     failure.curves = curves  # type: ignore[attr-defined]
     failure.add_note(f"The curves of {curves.steps_done} updates are in this error's `curves`.")
     return failure
-
-
-def _check_debugging() -> None:
-    """Refuse the settings under which no sweep can run, before they fail somewhere inside."""
-    told = {
-        "jax_debug_nans": "it takes a NaN, which stands for what was not measured, for an error",
-        "jax_disable_jit": "its programs are compiled before they run",
-    }
-    for name, why in told.items():
-        if getattr(jax.config, name):
-            raise RuntimeError(
-                f"a sweep cannot run under {name}: {why}. To look for a fault, call task.loss."
-            )
 
 
 DISPATCH_STEPS = "dispatch_steps"  # what a checkpoint calls the updates of a dispatch
@@ -288,29 +220,3 @@ def _shared(size: int | None, multiple: int) -> int | None:
 def _opened(directory: str | os.PathLike | None, identity: dict[str, Any]) -> Any:
     """The checkpoints of a folder, or None without one, for a `with`."""
     return contextlib.nullcontext() if directory is None else open_checkpoints(directory, identity)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn a first Ctrl-C into a request to stop; a second one aborts.
-
-    Only where a handler can be set, and not where Ctrl-C is ignored already, nor for several
-    processes, which would have to agree.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if not main or ignored or jax.process_count() > 1:
-        yield lambda: False
-        return
-    requests: list[int] = []
-
-    def handle(signum, frame):
-        if requests:
-            raise KeyboardInterrupt
-        requests.append(signum)
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: bool(requests)
-    finally:
-        signal.signal(signal.SIGINT, previous)

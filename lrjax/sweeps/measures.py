@@ -1,4 +1,4 @@
-"""What a task measures and what its updates cost, told from shapes before any training."""
+"""What a task measures and what its updates cost, from shapes alone, before any training."""
 
 from __future__ import annotations
 
@@ -28,16 +28,11 @@ class Measures(NamedTuple):
 
 
 def measure(
-    task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any, source: str
+    task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any, version: str
 ) -> Measures:
-    """Refuse before any training what the shapes alone tell."""
-    if initial is not None and (not isinstance(initial, tuple) or len(initial) not in (2, 3)):
-        raise TypeError(
-            "initial must be (params, model_state) or (params, model_state, opt_state), "
-            f"got {initial!r}."
-        )
+    """What a task measures and costs, from one abstract trace; raises where its loss is none."""
     hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
-    traced = _losses.trace(hyperparams, grid.seeds[0], optimizer, initial, sample, task, source)
+    traced = _losses.trace(hyperparams, grid.seeds[0], optimizer, initial, sample, task, version)
     names = []
     for loss, (_, metrics) in traced.out_info:
         if loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
@@ -50,10 +45,10 @@ def measure(
     return Measures(names[0], names[1], 1.5 * flops(traced.jaxpr), convolves(traced.jaxpr))
 
 
-@functools.partial(jax.jit, static_argnames=("task", "source"))
-def _losses(hyperparams, seed, optimizer, initial, batch, task, source):
+@functools.partial(jax.jit, static_argnames=("task", "version"))
+def _losses(hyperparams, seed, optimizer, initial, batch, task, version):
     """A lane's first loss and metrics, in training and in evaluation."""
-    del source  # which tells the task from what it was before
+    del version  # only part of the key that JAX caches programs by
     state = runs.init(hyperparams, seed, optimizer, initial, task)
     call = functools.partial(task.loss, state.params, state.model_state, batch)
     return [call(jax.random.key(seed), train) for train in (True, False)]

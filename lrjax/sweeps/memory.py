@@ -4,9 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
+
+from lrjax.batches import ArrayReader, Loaded, Reader
+from lrjax.convolutions.samples import CACHE_BYTES
+from lrjax.lanes import LANES, Lanes, cut_blocks, on_one_cpu
+from lrjax.sweeps.dispatches import Job, put, state_shapes
+from lrjax.sweeps.programs import train_lanes
+from lrjax.sweeps.runs import Program
+
+
+def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> int:
+    """How many lanes in a block: as many as asked for, or as many as fit well, by all workers."""
+    number = job.workers.number
+    if lane_batch is not None:
+        return _rounded_up(min(len(grid), lane_batch) // number, job.multiple)
+    size = _rounded_up(-(-len(grid) // number), job.multiple)
+    if on_one_cpu(job.mesh) and not job.program.in_turn:
+        states = jax.tree.leaves(state_shapes(job, cut_blocks(grid, size)[0]))
+        state_bytes = sum(array.size * array.dtype.itemsize for array in states)
+        size = fitting_cache(size, state_bytes // size)
+
+    def compiled(size):
+        block = cut_blocks(grid, size)[0]
+        lanes = put((block.hyperparams, block.seeds), job.mesh, LANES)
+        states, source = state_shapes(job, block), _source_shapes(data, job.program)
+        arguments = *lanes, states, job.optimizer, source, (0, 1), job.program
+        return train_lanes.lower(*arguments).compile()
+
+    free = free_bytes(job.mesh)
+    size = fitting(size, job.multiple, compiled, free and free // number)
+    # What fits every process.
+    return size if jax.process_count() == 1 else int(np.min(process_allgather(np.int32(size))))
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _source_shapes(data: Reader, program: Program) -> Any:
+    """The shapes of the batches of one dispatch, before any is read."""
+    length = program.length * program.accumulate
+    if isinstance(data, ArrayReader):
+        return data.read(0, 1, length)
+    return Loaded(
+        jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct((length, *array.shape), array.dtype), data.sample
+        )
+    )
 
 
 def free_bytes(mesh: Mesh | None) -> int | None:
@@ -41,13 +91,10 @@ def program_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
-CACHE_BYTES = 2**21  # for each core of a CPU, about
-
-
 def fitting_cache(lanes: int, lane_bytes: int) -> int:
     """How many lanes, in blocks of about the same size, keep their states in a core's cache.
 
-    The updates of more wait for the memory. One, where the cache is too small for any.
+    With more, every update waits for the memory. At least one.
     """
     most = max(1, CACHE_BYTES // max(lane_bytes, 1))
     return -(-lanes // -(-lanes // most))

@@ -55,7 +55,7 @@ class Ramped:
             ramps[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
         return ramps
 
-    def told(self, curves: Curves) -> Curves:
+    def with_ramps(self, curves: Curves) -> Curves:
         """The curves with the whole ramps.
 
         Even where every lane diverged before their ends, or the optimizer does not tell; but not
@@ -63,10 +63,10 @@ class Ramped:
         """
         counts = np.arange(self.steps)
         rate, *momentum = (np.asarray(ramp(counts)) for ramp in self.schedules().values())
-        changed = {"learning_rate": _followed(curves.learning_rate, rate)}
-        if momentum:
-            changed["momentum"] = _followed(curves.momentum, *momentum)
-        return dataclasses.replace(curves, **changed)
+        curves = dataclasses.replace(curves, learning_rate=_followed(curves.learning_rate, rate))
+        if not momentum:
+            return curves
+        return dataclasses.replace(curves, momentum=_followed(curves.momentum, *momentum))
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -76,12 +76,12 @@ class Ramped:
         return signature.replace(parameters=left)
 
 
-def _followed(told: np.ndarray | None, ramp: np.ndarray) -> np.ndarray:
-    """What an optimizer told, if that is not the ramp; else the ramp, which has no gaps."""
-    if told is None or not np.isfinite(told).any():
+def _followed(reported: np.ndarray | None, ramp: np.ndarray) -> np.ndarray:
+    """What an optimizer reported, if that is not the ramp; else the ramp, which has no gaps."""
+    if reported is None or not np.isfinite(reported).any():
         return ramp
-    as_ramp = np.isnan(told) | np.isclose(told, ramp, rtol=1e-4, atol=0)
-    return ramp if as_ramp.all() else np.where(np.isnan(told), ramp, told)
+    as_ramp = np.isnan(reported) | np.isclose(reported, ramp, rtol=1e-4, atol=0)
+    return ramp if as_ramp.all() else np.where(np.isnan(reported), ramp, reported)
 
 
 def range_test(
@@ -156,9 +156,9 @@ def range_test(
         results = sweep(task, batches, ramped, steps=steps, **options)
     except Exception as error:
         if hasattr(error, "curves"):
-            error.curves = ramped.told(error.curves)
+            error.curves = ramped.with_ramps(error.curves)
         raise
     if options.get("return_state"):
         curves, state = results
-        return ramped.told(curves), state
-    return ramped.told(results)
+        return ramped.with_ramps(curves), state
+    return ramped.with_ramps(results)

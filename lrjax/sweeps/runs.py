@@ -28,7 +28,7 @@ class Program(NamedTuple):
     divergence: float | None
     accumulate: int
     mesh: Mesh | None = None  # of which an axis `data` splits every batch
-    source: str = ""  # tells the task and the optimizer from what they were before a change
+    version: str = ""  # of the task and the optimizer: a changed one compiles anew
 
     @property
     def in_turn(self) -> bool:
@@ -147,7 +147,7 @@ def train(
         params = optax.apply_updates(state.params, updates)
         watch = _observe(state.watch, loss, step, program.divergence)
         loss, metrics = _measured(~watch.diverged, (loss, metrics))
-        rate, momentum = _told(opt_state)
+        rate, momentum = _reported(opt_state)
         new = State(params, model_state, opt_state, watch)
         return _advance(new, state), Record(loss, metrics, rate, momentum)
 
@@ -176,9 +176,9 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
 
     def add(carry, part):
         model_state, total = carry
-        changed, told = one(model_state, part)
+        changed, new = one(model_state, part)
         # Summed on the way: all gradients at once would not fit where one large batch does not.
-        total = jax.tree.map(lambda sum, new: sum + jnp.asarray(new, sum.dtype), total, told)
+        total = jax.tree.map(lambda sum, term: sum + jnp.asarray(term, sum.dtype), total, new)
         return (jax.tree.map(_typed, changed, model_state), total), None
 
     if program.accumulate == 1:
@@ -252,18 +252,18 @@ def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float |
     return Watch(average, best, first, loss, variation, diverged)
 
 
-def _told(opt_state: Any) -> tuple[jax.Array, jax.Array]:
-    """The learning rate and the momentum that an optimizer tells, else NaN."""
-    told = get_hyperparams(opt_state) if any(injected_states(opt_state)) else {}
+def _reported(opt_state: Any) -> tuple[jax.Array, jax.Array]:
+    """The learning rate and the momentum that an optimizer reports, else NaN."""
+    reported = get_hyperparams(opt_state) if any(injected_states(opt_state)) else {}
     nan = jnp.full((), jnp.nan)
-    momentum = told.get("momentum", told.get("b1", nan))
-    return told.get("learning_rate", nan), momentum
+    momentum = reported.get("momentum", reported.get("b1", nan))
+    return reported.get("learning_rate", nan), momentum
 
 
 def _advance(new: State, old: State) -> State:
     """The new state; of a diverged run the old parameters and model state.
 
-    Its optimizer goes on, so that every run's schedules are told to the end; what becomes of
+    Its optimizer goes on, so that every run's schedules are reported to the end; what becomes of
     its moments does not matter any more, and to keep them would cost every other run time.
     """
 

@@ -1,4 +1,4 @@
-"""What is recorded of a sweep, from the devices to the curves."""
+"""What a sweep leaves, from the devices over the grid's axes: its records and final states."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lrjax.curves import Curves
 from lrjax.lanes import Block, Lanes
-from lrjax.sweeps.programs import Results
-from lrjax.sweeps.runs import Record
+from lrjax.sweeps.dispatches import Results
+from lrjax.sweeps.runs import Record, State
 from lrjax.sweeps.spans import Span, evaluations
 
 
@@ -29,9 +30,11 @@ def blank_tape(metrics: list[str], eval_metrics: list[str], lanes: int, spans: l
         return np.full((lanes, length), np.nan, np.float32)
 
     steps, evals = spans[-1].stop, len(evaluations(spans))
-    told = {name: blank(steps) for name in metrics}
+    measured = {name: blank(steps) for name in metrics}
     evaluated = {name: blank(evals) for name in (eval_metrics if evals else [])}
-    return Tape(Record(blank(steps), told, blank(steps), blank(steps)), (blank(evals), evaluated))
+    return Tape(
+        Record(blank(steps), measured, blank(steps), blank(steps)), (blank(evals), evaluated)
+    )
 
 
 def flat(tape: Tape) -> dict[str, np.ndarray]:
@@ -40,12 +43,12 @@ def flat(tape: Tape) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): rows for path, rows in leaves}
 
 
-def write(tape: Tape, part: Block, span: Span, results: Results) -> None:
+def write(tape: Tape, block: Block, span: Span, results: Results) -> None:
     """Take the results of a block's dispatch from the devices to the tape."""
     record, evaluation = results
 
     def copy(where, values, rows):
-        rows[part.lanes, where] = np.asarray(values)[: part.number, ...]
+        rows[block.lanes, where] = np.asarray(values)[: block.number, ...]
 
     steps = slice(span.start, span.stop)
     # On the host, because a slice on the device would be a program of its own.
@@ -78,3 +81,29 @@ def _shared(values: np.ndarray) -> np.ndarray:
     """One row where all lanes have the same values."""
     rows = values.reshape(-1, values.shape[-1])
     return rows[0] if np.array_equal(rows, np.broadcast_to(rows[0], rows.shape), True) else values
+
+
+class FinalState(NamedTuple):
+    """What lanes end with, by `sweep(…, return_state=True)`; one lane's is what `initial` takes.
+
+    Attributes:
+        params: the parameters, whose arrays have the axes of the lanes first.
+        model_state: likewise, of what training changes besides.
+        opt_state: likewise, of the optimizer.
+    """
+
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+def final_state(grid: Lanes, blocks: list[Block], states: list[State]) -> FinalState:
+    """The lanes' final states over the grid's axes."""
+    counts = [block.number for block in blocks]
+
+    def joined(*arrays):
+        lanes = [array[:count] for array, count in zip(arrays, counts, strict=True)]
+        whole = lanes[0] if len(lanes) == 1 else jnp.concatenate(lanes)
+        return whole.reshape(*grid.shape, *whole.shape[1:])
+
+    return FinalState(*jax.tree.map(joined, *(tuple(state[:3]) for state in states)))

@@ -67,12 +67,12 @@ def _submitting(pool: Executor) -> Callable[..., Future]:
     """What lets a thread of the pool make a call and wait for its results."""
     compiling = threading.Lock()
 
-    def ended(function, *args):
+    def call_and_wait(function, *args):
         with compiling:  # of threads that need the same program, the first compiles it for all
             results = function(*args)
         return jax.block_until_ready(results)
 
-    return lambda function, *args: pool.submit(ended, function, *args)
+    return lambda function, *args: pool.submit(call_and_wait, function, *args)
 
 
 def _begun(function: Callable, *args: Any) -> Future:

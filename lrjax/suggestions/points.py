@@ -1,4 +1,4 @@
-"""The points of one lane's curves, as the methods read them."""
+"""The points of a lane's curves, as the methods read them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from lrjax.curves import Curves
 
-__all__ = ["Lane", "lanes_of"]
+__all__ = ["Points", "points_of"]
 
 
-class Lane(NamedTuple):
+class Points(NamedTuple):
     """The curves of one lane, float64[steps] and float64[evals]."""
 
     rate: np.ndarray
@@ -23,7 +23,7 @@ class Lane(NamedTuple):
     eval_metrics: dict[str, np.ndarray]
 
 
-def lanes_of(curves: Curves) -> list[Lane]:
+def points_of(curves: Curves) -> list[Points]:
     """Every lane's points, up to where the sweep ended.
 
     Raises:
@@ -33,31 +33,31 @@ def lanes_of(curves: Curves) -> list[Lane]:
     # Before the first update no rate has had any effect.
     evaluated = curves.eval_steps > 0
     rates = curves.rates()
-    lanes = []
+    found = []
     for index in np.ndindex(curves.diverged_at.shape):
-        points, evaluations = _picked(index, slice(None)), _picked(index, evaluated)
-        rate = points(rates)
-        lane = Lane(
+        updates, evaluations = _picked(index, slice(None)), _picked(index, evaluated)
+        rate = updates(rates)
+        points = Points(
             rate=rate,
-            loss=points(curves.loss),
-            metrics={name: points(values) for name, values in curves.metrics.items()},
+            loss=updates(curves.loss),
+            metrics={name: updates(values) for name, values in curves.metrics.items()},
             # The evaluation after n updates saw the rate of update n - 1 last.
             eval_rate=rate[curves.eval_steps[evaluated] - 1],
             eval_loss=evaluations(curves.eval_loss),
             eval_metrics={name: evaluations(v) for name, v in curves.eval_metrics.items()},
         )
-        _check_rising(lane)
-        lanes.append(lane)
-    return lanes
+        _check_rising(points)
+        found.append(points)
+    return found
 
 
 def _picked(index: tuple[int, ...], which: slice | np.ndarray) -> Callable:
     return lambda array: np.asarray(array[index][which], np.float64)
 
 
-def _check_rising(lane: Lane) -> None:
+def _check_rising(points: Points) -> None:
     # A sweep whose lanes have all diverged stops, and tells no more rates.
-    rate = lane.rate[np.isfinite(lane.loss) | np.isfinite(lane.rate)]
+    rate = points.rate[np.isfinite(points.loss) | np.isfinite(points.rate)]
     if len(rate) < 2:
         return
     # A staircase is a range test too.
