@@ -80,6 +80,30 @@ def test_a_stream_over_devices_gives_the_same_curves(whole):
     assert_close(SWEEP(batches=stream, mesh=mesh_of(4), lane_batch=4), whole)
 
 
+class Pointwise(nn.Module):
+    """With a 1x1 convolution, whose lanes XLA mixes up where it splits them itself."""
+
+    @nn.compact
+    def __call__(self, images):
+        features = nn.Conv(6, (1, 1))(nn.Conv(4, (3, 3))(images))
+        return nn.Dense(3)(nn.relu(features).mean((1, 2)))
+
+
+@pytest.mark.parametrize("mesh", [mesh_of(4), mesh_of(2, data=2), mesh_of(1, data=4)], ids=str)
+def test_convolutional_lanes_are_the_same_on_a_mesh(mesh):
+    images = np.random.default_rng(0).normal(size=(32, 6, 6, 2)).astype(np.float32)
+    data = images, np.arange(32) % 3
+
+    def loss(logits, batch):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+
+    task = lrjax.linen_task(Pointwise(), loss, data)
+    run = functools.partial(
+        lrjax.range_test, task, data, batch_size=16, seeds=4, start=1e-2, end=1.0, steps=5
+    )
+    assert_close(run(eval_batches=data, mesh=mesh), run(eval_batches=data), rtol=1e-4)
+
+
 @pytest.mark.parametrize("options", [{}, {"mesh": mesh_of(4)}, {"lane_batch": 4}])
 def test_a_sweep_compiles_each_of_its_programs_once(options):
     task = lrjax.task(lambda params, batch: network_loss(params, batch), network_init)

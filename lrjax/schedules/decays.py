@@ -288,13 +288,15 @@ def _log1p_integral(rate: _numerics.Array, end: _numerics.Array) -> _numerics.Ar
     """The integral of log(1 + rate * k) over k from 0 to `end`."""
     x = rate * end
     # ((1+x) log(1+x) - x) / x, which cancels for small x: there as its power series.
-    xp = _numerics.namespace(x)
-    safe = xp.where(x > 0.25, x, _numerics.as_float(1))
-    direct = ((1 + safe) * xp.log1p(safe) - safe) / safe
+    xp, small = _numerics.namespace(x), x <= 0.25
+    # Each of the two away from where the other is taken, where it or its slope is not finite.
+    large = xp.where(small, _numerics.as_float(1), x)
+    direct = ((1 + large) * xp.log1p(large) - large) / large
+    x = xp.where(small, x, _numerics.as_float(0))
     series = x * 0
     for j in range(12, 1, -1):
         series = series * x + (-1) ** j / (j * (j - 1))
-    return end * xp.where(x > 0.25, direct, x * series)
+    return end * xp.where(small, x * series, direct)
 
 
 def inverse_sqrt_decay(

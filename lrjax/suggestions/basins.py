@@ -21,6 +21,7 @@ FLOOR = 1 / 20  # of the drop: the losses that belong to the bottom, and what is
 START = 75  # the percentile, of the losses up to the bottom, that is taken for their start
 BEGUN = 1 / 5  # of the rise: how much of a fall the first losses show that the range cuts off
 EARLY = 1 / 5  # of the points: a loss that ends before has diverged at the start
+UNTRAINED = 10  # how many times lower than the lowest rate 0 is taken to be
 TOO_WIDE = 4  # times the width that was asked for, an average hides what there is
 
 
@@ -91,12 +92,12 @@ def _largest_gap(points: Points, eval_loss: np.ndarray) -> float:
 def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates:
     """The basin of a loss, or the reason why it has none."""
     _checks.static("width", width, above=0)
-    usable = np.isfinite(loss) & (rate > 0)
+    usable = np.isfinite(loss) & (rate >= 0)
     diverged = not np.isfinite(loss[-1])
     early = diverged and len(loss) >= MIN_POINTS and usable.sum() < EARLY * len(loss)
     if usable.sum() < MIN_POINTS:
         return Rates(reason="diverged_at_start" if early else "too_few_points")
-    curve = smooth(np.log10(rate[usable]), loss[usable], width)
+    curve = smooth(_decades(rate)[usable], loss[usable], width)
     decades, average = curve.decades, curve.average
 
     # The lowest loss that is sure: where points are few, one low loss makes a dip.
@@ -110,8 +111,7 @@ def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates
     if drop <= significant:
         if early:
             return Rates(reason="diverged_at_start")
-        untrained = loss[np.isfinite(loss) & (rate == 0)]
-        if _begun(average, bottom, untrained) > max(BEGUN * rise, significant):
+        if _begun(average, bottom) > max(BEGUN * rise, significant):
             return Rates(reason="no_minimum_in_range", extend="start")
         too_wide = curve.width[bottom] > TOO_WIDE * width
         return Rates(reason="too_few_points" if too_wide else "not_learning")
@@ -123,12 +123,18 @@ def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates
     return Basin(decades, curve.fit, bottom, drop, significant)
 
 
-def _begun(average: np.ndarray, bottom: int, untrained: np.ndarray) -> float:
+def _decades(rate: np.ndarray) -> np.ndarray:
+    """The rates in decades, of which 0, as good as any that trains nothing, is below the others."""
+    lowest = rate[rate > 0].min(initial=np.inf)
+    return np.log10(np.maximum(rate, lowest / UNTRAINED))
+
+
+def _begun(average: np.ndarray, bottom: int) -> float:
     """How far the loss falls in the first fifth of the range, where it should be level."""
     fifth = -(-len(average) // 5)
     # Not above the lowest, which is below any level by its noise.
     later = np.median(average[fifth : bottom + 1]) if bottom > fifth else average[bottom]
-    return np.append(untrained, average[:fifth]).max() - later
+    return average[:fifth].max() - later
 
 
 def _run(holds: np.ndarray, start: int, step: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from lrjax.lanes import LANES, on_one_cpu, sharding
 from lrjax.sweeps import runs
@@ -24,47 +24,54 @@ QUICKLY_COMPILED = {"xla_backend_optimization_level": 2}
 def init_lanes(hyperparams, seeds, optimizer, initial, program):
     """The states of lanes before their first update."""
 
-    def init(hyperparams, seed):
+    def init(hyperparams, seed, optimizer, initial):
         return runs.init(hyperparams, seed, optimizer, initial, program.task)
 
     # A CPU's cache holds the random numbers of one lane, but not those of all.
-    over_lanes = _one_by_one if on_one_cpu(program.mesh) else jax.vmap
-    return _placed(over_lanes(init)(hyperparams, seeds), program.mesh, LANES)
+    in_turn = on_one_cpu(program.mesh)
+    return _over_lanes(init, program.mesh, in_turn)((hyperparams, seeds), (optimizer, initial))
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="states")
 def train_lanes(hyperparams, seeds, states, optimizer, source, span, program):
     """The states of lanes after the updates of a span, and the records of these."""
-
-    def train(hyperparams, seed, state):
-        return runs.train(hyperparams, seed, state, optimizer, source, span, program)
-
-    states, records = _over_lanes(train, program)(hyperparams, seeds, states)
-    # Every process gets the whole records.
-    return _placed(states, program.mesh, LANES), _placed(records, program.mesh)
+    train = functools.partial(runs.train, program=program)
+    over_lanes = _over_lanes(train, program.mesh, program.in_turn)
+    states, records = over_lanes((hyperparams, seeds, states), (optimizer, source, span))
+    return states, _whole(records, program.mesh)
 
 
 @functools.partial(jax.jit, static_argnames="program")
 def evaluate_lanes(states, seeds, groups, program):
     """The losses and metrics of lanes on the evaluation data."""
-
-    def evaluate(state, seed):
-        return runs.evaluate(state, seed, groups, program)
-
-    return _placed(_over_lanes(evaluate, program)(states, seeds), program.mesh)
+    evaluate = functools.partial(runs.evaluate, program=program)
+    over_lanes = _over_lanes(evaluate, program.mesh, program.in_turn)
+    return _whole(over_lanes((states, seeds), (groups,)), program.mesh)
 
 
-def _over_lanes(run: Callable, program: Program) -> Callable:
-    """A function of all lanes, from one of a single lane."""
-    # A CPU's cache holds the images of one lane, but not those of all.
-    return _one_by_one(run) if program.in_turn else jax.vmap(run)
+def _over_lanes(run: Callable, mesh: Mesh | None, in_turn: bool) -> Callable:
+    """A function of what all lanes have and of what they share, from one of a single lane."""
 
+    def over_lanes(lanes, shared):
+        if in_turn:  # a CPU's cache holds the images of one lane, but not those of all
+            return jax.lax.map(lambda lane: run(*lane, *shared), lanes)
+        return jax.vmap(lambda *lane: run(*lane, *shared))(*lanes)
 
-def _one_by_one(run: Callable) -> Callable:
-    return lambda *lanes: jax.lax.map(lambda lane: run(*lane), lanes)
-
-
-def _placed(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
     if mesh is None:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, sharding(mesh, *axes))
+        return over_lanes
+    # Every device runs its own lanes. Left to itself, XLA would split the operations of them all
+    # over the devices, and gets 1x1 convolutions wrong that way.
+    own, same = PartitionSpec(LANES), PartitionSpec()
+    return jax.shard_map(
+        over_lanes,
+        mesh=mesh,
+        in_specs=(own, same),
+        out_specs=own,
+        axis_names={LANES},
+        check_vma=False,
+    )
+
+
+def _whole(tree: Any, mesh: Mesh | None) -> Any:
+    """The same on every device, so that every process has it."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, sharding(mesh))
