@@ -14,6 +14,10 @@ MAX_COUNT = 2**31 - 1
 T = TypeVar("T")
 
 
+class KindError(TypeError, ValueError):
+    """A bad argument of another kind, for callers that expect either; as NumPy's `AxisError`."""
+
+
 def integer(name: str, value: Any, *, minimum: int = 0) -> int:
     """A Python int of at least `minimum` that fits a step counter."""
     try:
@@ -21,7 +25,7 @@ def integer(name: str, value: Any, *, minimum: int = 0) -> int:
     except TypeError:
         number = None
     if number is None:
-        raise TypeError(f"{name} must be an integer, got {value!r}.")
+        raise KindError(f"{name} must be an integer, got {value!r}.")
     if not minimum <= number <= MAX_COUNT:
         raise ValueError(f"{name} must be an integer from {minimum} to 2**31-1, got {value!r}.")
     return number
@@ -45,7 +49,7 @@ def number(
         or not jax.numpy.issubdtype(array.dtype, np.number)
         or np.iscomplexobj(array)
     ):
-        raise TypeError(f"{name} must be a real number, got {value!r}.")
+        raise KindError(f"{name} must be a real number, got {value!r}.")
     array = array.astype(np.float64)
     bounds = [
         ("finite", np.isfinite(array)),
@@ -63,21 +67,21 @@ def number(
 def static(name: str, value: Any, **bounds: float | None) -> Any:
     """One finite real number that shapes the computation, so that it cannot be traced."""
     if isinstance(value, jax.core.Tracer) or np.ndim(value):
-        raise TypeError(f"{name} must be a Python number, got {value!r}.")
+        raise KindError(f"{name} must be a Python number, got {value!r}.")
     return np.asarray(number(name, value, **bounds)).item()
 
 
 def flag(name: str, value: T) -> T:
     """True or False, and nothing that merely counts as one."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}.")
+        raise KindError(f"{name} must be True or False, got {value!r}.")
     return value
 
 
 def sequence(name: str, value: Iterable[T], *, minimum: int = 0) -> tuple[T, ...]:
     """Some values in order, which those of a dict or a set are not, as a tuple."""
     if isinstance(value, str | Mapping | Set) or not np.iterable(value):
-        raise TypeError(f"{name} must be a sequence, got {value!r}.")
+        raise KindError(f"{name} must be a sequence, got {value!r}.")
     values = tuple(value)
     if len(values) < minimum:
         raise ValueError(f"{name} must be at least {minimum} long, got {value!r}.")
@@ -108,7 +112,7 @@ def one_of(name: str, value: T, options: Collection[T]) -> T:
 def function(name: str, value: T) -> T:
     """Something that can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function, got {value!r}.")
+        raise KindError(f"{name} must be a function, got {value!r}.")
     return value
 
 
@@ -116,5 +120,5 @@ def iterable(name: str, value: T) -> T:
     """Something to iterate over, told without beginning to."""
     able = isinstance(value, Iterable) or hasattr(value, "__getitem__")
     if not able or isinstance(value, str | Mapping):
-        raise TypeError(f"{name} must be an iterable of batches, got {value!r}.")
+        raise KindError(f"{name} must be an iterable of batches, got {value!r}.")
     return value

@@ -103,7 +103,7 @@ def _values(name: Any, values: Any) -> np.ndarray:
 
 def _columns(lanes: Any) -> dict[str, np.ndarray]:
     if not isinstance(lanes, Sequence) or not all(isinstance(lane, Mapping) for lane in lanes):
-        raise TypeError(f"lanes must be a dict of lists or a list of dicts, got {lanes!r}.")
+        raise _checks.KindError(f"lanes must be a dict of lists or a list of dicts, got {lanes!r}.")
     if not lanes or not lanes[0]:
         raise ValueError(f"lanes must hold at least one hyperparameter, got {lanes!r}.")
     for k, lane in enumerate(lanes):
@@ -141,7 +141,7 @@ def momentum_name(optimizer: Callable) -> str:
 
 def _parameters(optimizer: Any) -> Mapping[str, inspect.Parameter]:
     if not callable(optimizer):
-        raise TypeError(
+        raise _checks.KindError(
             "optimizer must be a function that makes an optimizer from hyperparameters, such as "
             f"lrjax.sgd or optax.adam itself, got {optimizer!r}."
         )
@@ -202,7 +202,7 @@ LANES, DATA = "lanes", "data"
 def check_mesh(mesh: Any, lanes: int) -> None:
     """A mesh must have an axis `lanes`, not longer than there are lanes."""
     if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}.")
+        raise _checks.KindError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}.")
     if LANES not in mesh.axis_names or not set(mesh.axis_names) <= {LANES, DATA}:
         raise ValueError(f"mesh must have the axes 'lanes' and perhaps 'data', got {mesh}.")
     if any(kind != AxisType.Auto for kind in mesh.axis_types):

@@ -76,20 +76,20 @@ def _with_metrics(result: Any) -> tuple[jax.Array, Metrics]:
     """A loss and metrics, from what a loss function returns."""
     loss, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     known = isinstance(metrics, dict)
-    if not (known and all(isinstance(value, NUMBERS) for value in (loss, *metrics.values()))):
-        raise TypeError(
+    if not (known and all(isinstance(value, LOSS_TYPES) for value in (loss, *metrics.values()))):
+        raise _checks.KindError(
             "loss_fn must return a loss, or (loss, metrics) with a dict of scalars, "
             f"got {result!r}."
         )
     return jnp.asarray(loss), {name: jnp.asarray(value) for name, value in metrics.items()}
 
 
-NUMBERS = jax.Array | np.ndarray | np.generic | float | int  # or a tracer, a kind of array
+LOSS_TYPES = jax.Array | np.ndarray | np.generic | float | int  # or a tracer, a kind of array
 
 
 def _first(batch: Any) -> Any:
     if not isinstance(batch, tuple | list):
-        raise TypeError(
+        raise _checks.KindError(
             "inputs must be given, a function from a batch to the module's argument, for a batch "
             f"that is no tuple, got {type(batch).__name__}."
         )
@@ -141,7 +141,9 @@ def linen_task(
     _checks.function("loss_fn", loss_fn)
     made = isinstance(module, nn.Module)
     if not made:
-        raise TypeError(f"module must be a flax.linen.Module, made from its class, got {module!r}.")
+        raise _checks.KindError(
+            f"module must be a flax.linen.Module, made from its class, got {module!r}."
+        )
     accepted = inspect.signature(type(module).__call__).parameters
 
     def mode(train: bool) -> dict[str, bool]:
@@ -178,7 +180,7 @@ def linen_task(
         return value, (model_state, metrics)
 
     def alike(tree, model_state, name):
-        """Not so of what was sown, which grows with every call."""
+        """Whether a collection kept its structure; one that was sown grows with every call."""
         known = jax.tree.structure(model_state.get(name))
         return jax.tree.structure(tree) == known  # type: ignore[operator]
 
@@ -216,7 +218,7 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
     _checks.function("make_model", make_model)
     _checks.function("loss_fn", loss_fn)
     if isinstance(make_model, nnx.Module):
-        raise TypeError(
+        raise _checks.KindError(
             f"make_model must be a function `nnx.Rngs -> nnx.Module`, got {make_model!r}."
         )
 

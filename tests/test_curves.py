@@ -270,6 +270,14 @@ def test_xarray_of_one_listed_lane_and_of_metrics_with_taken_names():
     np.testing.assert_array_equal(curves.to_xarray()["metric_lane"], loss + 2)
 
 
+def test_xarray_of_axes_with_taken_names():
+    loss = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    axes = {"step": np.float32([1, 2]), "loss": np.float32([3, 4])}
+    data = lrjax.Curves(axes=axes, learning_rate=[0.1, 0.2, 0.3], loss=loss).to_xarray()
+    assert data["loss"].dims == ("lane_step", "lane_loss", "step")
+    np.testing.assert_array_equal(data["loss"].sel(lane_step=2, lane_loss=3), loss[1, 0])
+
+
 RATES = ("learning_rate", "momentum")
 
 

@@ -70,6 +70,14 @@ def test_exact(case):
     )()
 
 
+@pytest.mark.parametrize(("rate", "count"), [(1.0, 12_006), (0.1, 120_716), (0.5, 2**31 - 1)])
+def test_gradients_are_finite_behind_a_long_decay(rate, count):
+    def value(rate):
+        return ls.compound_time_decay(1.0, rate)(count)
+
+    assert (value(rate), jax.grad(value)(rate)) == (0, 0)
+
+
 @every_schedule
 def test_one_count_is_as_many(case):
     schedule, counts = case.schedule(), counts_near(case)

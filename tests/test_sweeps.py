@@ -453,13 +453,65 @@ def test_a_flat_noisy_loss_does_not_diverge():
     assert not curves.diverged.any()
 
 
-def test_few_noisy_losses_do_not_look_like_divergence():
+@pytest.mark.parametrize(
+    ("noise", "steps", "most"),
+    [
+        (lambda key: 2.3 + 0.05 * jax.random.normal(key), 40, 0.0005),
+        (lambda key: jnp.exp(jax.random.normal(key)), 200, 0.001),
+        (lambda key: 1e-2 * jnp.abs(jax.random.t(key, 3.0)), 200, 0.001),
+        # Its variance is infinite.
+        (lambda key: (jax.random.t(key, 1.5, (16,)) ** 2).mean(), 200, 0.04),
+    ],
+    ids=["normal", "lognormal", "of a trained model", "with outliers"],
+)
+def test_noise_does_not_look_like_divergence(noise, steps, most):
     def loss(params, model_state, batch, key, train):
-        return 2.3 + 0.05 * jax.random.normal(key) + 0.0 * params, (model_state, {})
+        return noise(key) + 0.0 * params, (model_state, {})
 
     task = lrjax.Task(lambda key: (jnp.zeros(()), {}), loss)
-    curves = lrjax.range_test(task, BATCHES, steps=40, seeds=4000)
-    assert curves.diverged.mean() < 0.0005
+    curves = lrjax.range_test(task, BATCHES, steps=steps, seeds=4000)
+    assert curves.diverged.mean() < most
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 3, None])
+def test_rates_are_told_up_to_the_update_that_ended_the_last_lane(chunk_steps):
+    def falling(peak):
+        return lrjax.sgd(lrjax.linear_decay(peak, 30), momentum=0.9)
+
+    task = lrjax.task(lambda params, batch: jnp.mean((params - batch) ** 2), jnp.float32(1.0))
+    run = functools.partial(lrjax.sweep, task, jnp.zeros(8), falling, steps=30)
+    curves = run(lanes={"peak": [1e12]}, chunk_steps=chunk_steps)
+    last = curves.diverged_at.item()
+    assert last < 10
+    for told in (curves.learning_rate, curves.momentum):
+        np.testing.assert_array_equal(np.isfinite(told), np.arange(30) <= last)
+    whole = run(lanes={"peak": [1e12, 0.1]}, chunk_steps=chunk_steps)
+    assert np.isfinite(whole.learning_rate).all()
+
+
+@pytest.mark.parametrize(("factor", "latest"), [(1.5, 16), (2.0, 17), (25.0, 5), (1e3, 5)])
+def test_a_blow_up_from_the_start_is_seen_soon(factor, latest):
+    task = lrjax.task(lambda params, batch: jnp.mean((params - batch) ** 2), jnp.float32(1.0))
+    rate = (1 + factor**0.5) / 2  # the parameter is multiplied by 1 - 2 * rate
+    curves = lrjax.sweep(task, jnp.zeros(8), lrjax.sgd, steps=20, lanes={"learning_rate": [rate]})
+    assert curves.loss[0, 0, 1] == pytest.approx(factor, rel=1e-4)
+    assert 2 <= curves.diverged_at.item() <= latest
+
+
+def test_a_few_odd_batches_are_no_divergence():
+    def loss(params, batch):
+        return 0.3 + batch.mean() + 0.0 * params
+
+    noise = 0.01 * np.random.default_rng(0).normal(size=(200, 1)).astype(np.float32)
+    noise[[50, 90, 91, 150]] += [[1e6], [50.0], [20.0], [np.float32(3e38)]]
+    curves = lrjax.sweep(
+        lrjax.task(loss, jnp.zeros(())),
+        list(noise),
+        lrjax.sgd,
+        steps=200,
+        lanes={"learning_rate": [0.1]},
+    )
+    assert not curves.diverged.any()
 
 
 def test_learning_rate_is_unknown_where_the_optimizer_does_not_tell():
@@ -620,6 +672,8 @@ BAD_CALLS = [
     (ValueError, "end", {"end": np.inf}),
     (ValueError, "ramp", {"ramp": "cubic"}),
     (ValueError, "momentum", {"momentum": (0.9, np.nan)}),
+    (ValueError, "momentum", {"momentum": (1.5, 0.8)}),
+    (ValueError, "momentum", {"momentum": (0.9, -0.5)}),
     (TypeError, "momentum", {"momentum": 0.9}),
     (ValueError, "momentum", {"momentum": (0.9, 0.8, 0.7)}),
     (ValueError, "momentum", {"momentum": (0.8, 0.9)}),
@@ -634,6 +688,7 @@ BAD_CALLS = [
     (TypeError, "rewrite_convolutions", {"rewrite_convolutions": "no"}),
     (TypeError, "progress", {"progress": "no"}),
     (ValueError, "eval_every", {"eval_every": 0}),
+    (ValueError, "eval_batches", {"eval_every": 2}),
     (ValueError, "lanes", {"lanes": {}}),
     (ValueError, "lanes", {"lanes": []}),
     (ValueError, "lanes", {"lanes": [{}]}),

@@ -104,6 +104,19 @@ def test_the_first_pattern_decides():
     assert list(told.values()) == [0.5, 0.25, 0.125]  # body/bias, body/kernel, head
 
 
+def test_nothing_need_be_left_for_a_default():
+    params = {"body": jnp.ones(2), "head": jnp.ones(2)}
+    rates = {"body": 0.5, "head": 0.25, ".": 0.125}
+    (update,), _ = steps(lrjax.discriminative(lrjax.sgd, rates), params, count=1)
+    assert [-float(leaf[0]) for leaf in jax.tree.leaves(update)] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("rates", [{"embed": 0, ".": 0.5}, {".": 0.5, "head": 0.25}], ids=str)
+def test_a_pattern_that_decides_for_nothing_is_refused(rates):
+    with pytest.raises(ValueError, match=r"decide for a parameter, got \['(embed|head)'\]"):
+        lrjax.discriminative(lrjax.sgd, rates).init({"body": jnp.ones(2), "head": jnp.ones(2)})
+
+
 def test_a_mask_sees_the_parameters_of_its_group():
     params = {"body": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "head": jnp.ones((2, 2))}
     optimizer = lrjax.discriminative(

@@ -122,7 +122,7 @@ def _check_lengths(name: str, data: Any) -> int:
     leaves = jax.tree.leaves(data)
     for leaf in leaves:
         if not hasattr(leaf, "__array__"):
-            raise TypeError(f"{name} must hold arrays only, got {leaf!r} in it.")
+            raise _checks.KindError(f"{name} must hold arrays only, got {leaf!r} in it.")
     shapes = [np.shape(leaf) for leaf in leaves]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or () in lengths:

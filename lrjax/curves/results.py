@@ -34,7 +34,8 @@ class Curves:
         axes: coordinates along every axis of lanes, in order, such as
             `{"weight_decay": f32[4], "seed": i32[2]}`.
         learning_rate: the rate of every update, f32[steps]; f32[*axes, steps] where lanes
-            differ; NaN where the optimizer does not expose it.
+            differ; NaN where the optimizer does not expose it, and behind the update that ended
+            the last lane.
         momentum: likewise, of SGD's momentum or Adam's b1; None where there is none.
         loss: the training loss before every update, f32[*axes, steps].
         metrics: what else the task measured, f32[*axes, steps] each.
@@ -307,8 +308,8 @@ class Curves:
     def to_xarray(self) -> Any:
         """An `xarray.Dataset` with the same names and coordinates.
 
-        What is told of every update and is an axis too, as where lanes differ in the rate, is
-        named `learning_rate_used` or `momentum_used`; a metric whose name is taken, `metric_…`.
+        A rate or a momentum that is an axis too is named `learning_rate_used` or `momentum_used`
+        as a curve; a metric whose name is taken, `metric_…`; such an axis, `lane_…`.
 
         Raises:
             ImportError: if xarray is not installed.
@@ -322,7 +323,9 @@ class Curves:
             import xarray
         except ImportError as error:
             raise ImportError("Curves.to_xarray needs xarray: pip install xarray") from error
-        lanes = tuple(self.axes)
+        results = {"step", "eval_step", "loss", "eval_loss", "diverged_at"}
+        axes = {f"lane_{n}" if n in results else n: values for n, values in self.axes.items()}
+        lanes = tuple(axes)
 
         def named(array, last):
             return ((last,) if array.ndim == 1 else (*lanes, last), array)
@@ -333,7 +336,7 @@ class Curves:
                 taken = name in self.axes or name in self.lanes
                 variables[f"{name}_used" if taken else name] = named(array, "step")
         variables["eval_loss"] = named(self.eval_loss, "eval_step")
-        coordinates = {**self.axes, "step": np.arange(self.steps), "eval_step": self.eval_steps}
+        coordinates = {**axes, "step": np.arange(self.steps), "eval_step": self.eval_steps}
         for name, array in self.lanes.items():
             variables[name] = (("lane",) if "lane" in self.axes else (), array)
         measured = {name: named(array, "step") for name, array in self.metrics.items()}

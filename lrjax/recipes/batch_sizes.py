@@ -72,7 +72,9 @@ def compare_batch_sizes(
     if isinstance(data, ArrayBatches):
         data = data.data
     if not are_arrays(data):
-        raise TypeError(f"data must be arrays, to make batches of several sizes of, got {data!r}.")
+        raise _checks.KindError(
+            f"data must be arrays, to make batches of several sizes of, got {data!r}."
+        )
 
     if "eval_batches" in options:
         options["eval_batches"] = reread(options["eval_batches"])

@@ -49,7 +49,7 @@ def as_count(count: Any) -> Array:
     if is_known(count):
         count = np.asarray(count)
     if count.dtype.kind not in "iu":
-        raise TypeError(f"count must be an integer or an array of integers, got {count!r}.")
+        raise _checks.KindError(f"count must be an integer or an array of integers, got {count!r}.")
     if count.dtype != np.int32:
         count = count.clip(0, min(MAX_COUNT, np.iinfo(count.dtype).max)).astype(np.int32)
     return namespace(count).maximum(count, np.int32(0))

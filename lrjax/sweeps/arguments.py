@@ -67,7 +67,7 @@ def check_debugging() -> None:
 def check_initial(initial: Any) -> None:
     """What lanes start from, if it is given."""
     if initial is not None and (not isinstance(initial, tuple) or len(initial) not in (2, 3)):
-        raise TypeError(
+        raise _checks.KindError(
             "initial must be (params, model_state) or (params, model_state, opt_state), "
             f"got {initial!r}."
         )

@@ -57,11 +57,12 @@ def sweep(
 ) -> Any:
     """Train many lanes side by side, in one compiled program.
 
-    Every lane sees the same batch at the same step. A lane diverges when its loss is not
-    finite, or when its smoothed loss rises above the best by more than `divergence` times what
-    the loss has dropped so far plus how much it changes from step to step (or a thousandth of
-    it): from there on its curves are NaN and its parameters stay as they are, while the other
-    lanes go on untouched. A second sweep with other values of the same shape compiles nothing.
+    Every lane sees the same batch at the same step. A lane diverges when its loss is not finite, or
+    when its smoothed loss, in which a few odd batches count for little, rises above the best by
+    more than `divergence` times what the loss has dropped so far plus how much it changes from step
+    to step (or a thousandth of it): from there on its curves are NaN and its parameters stay as
+    they are, while the other lanes go on untouched. A second sweep with other values of the same
+    shape compiles nothing.
 
     Ctrl-C saves and ends a sweep after the current dispatch: the curves are NaN from
     `curves.steps_done` on. A second Ctrl-C aborts.
@@ -85,7 +86,8 @@ def sweep(
             or of `array_batches(…)`, or a finite iterable of batches. None for no evaluation.
         eval_every: updates between evaluations; the last update is always followed by one.
             About 25 evaluations if not given.
-        divergence: the factor above; None leaves only losses that are not finite.
+        divergence: the factor above; None leaves only losses that are not finite, as for a loss
+            that is meant to rise.
         accumulate: batches whose gradients are averaged into one update.
         lane_batch: how many lanes run at once; if not given, as many as fit the device's memory.
             On a CPU its cores share them.
@@ -126,7 +128,7 @@ def sweep(
     """
     check_debugging()
     if not isinstance(task, Task):
-        raise TypeError(f"task must be a Task, got {task!r}.")
+        raise _checks.KindError(f"task must be a Task, got {task!r}.")
     settings = checked_settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps)
     _checks.optional("rewrite_convolutions", rewrite_convolutions, _checks.flag)
     _checks.flag("progress", progress)
@@ -136,6 +138,8 @@ def sweep(
     check_initial(initial)
     if mesh is not None:
         check_mesh(mesh, len(grid))
+    if eval_every is not None and eval_batches is None:
+        raise ValueError(f"eval_every must come with eval_batches, got {eval_every!r} alone.")
     groups = () if eval_batches is None else evaluation_groups(eval_batches)
     identity: dict[str, Any] = {}
     # Only where something can differ, because it takes a hash of all data.

@@ -14,7 +14,6 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lrjax.lanes import LANES, on_one_cpu, sharding
 from lrjax.sweeps import runs
-from lrjax.sweeps.runs import Program
 
 # It runs once, so most of what makes a program fast is not worth the time to compile it.
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 2}

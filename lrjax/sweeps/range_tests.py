@@ -139,13 +139,10 @@ def range_test(
     if rates[0] >= rates[1]:
         raise ValueError(f"start must be less than end, {end!r}, got {start!r}.")
     if momentum is not None:
-        pair = _checks.sequence("momentum", momentum)
-        if len(pair) != 2:
+        pair = _checks.each("momentum", momentum, _checks.static, at_least=0, at_most=1)
+        if len(pair) != 2 or pair[0] < pair[1]:
             raise ValueError(f"momentum must be a pair, (high, low), got {momentum!r}.")
-        high, low = (float(_checks.static("momentum", value)) for value in pair)
-        if high < low:
-            raise ValueError(f"momentum must be a pair, (high, low), got {momentum!r}.")
-        momentum = high, low
+        momentum = float(pair[0]), float(pair[1])
     name = momentum_name(optimizer)
     ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
     lanes = make_lanes(options.get("lanes"), seeds=1)

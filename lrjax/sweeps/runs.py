@@ -45,6 +45,7 @@ class Watch(NamedTuple):
     first: jax.Array  # the first loss
     last: jax.Array  # the last loss
     variation: jax.Array  # the sum of |loss - the loss before it|
+    allowed: jax.Array  # how far the average may rise above the best
     diverged: jax.Array  # bool
 
 
@@ -81,7 +82,7 @@ def init(
                 f"{jax.tree.structure(fresh)}, got {jax.tree.structure(opt_state[0])}."
             ) from error
     zero = jnp.zeros((), jnp.result_type(float))
-    watch = Watch(zero, zero, zero, zero, zero, jnp.bool(False))
+    watch = Watch(zero, zero, zero, zero, zero, zero + jnp.inf, jnp.bool(False))
     state = State(params, model_state, fresh, watch)
     # Strongly typed, as what training makes of it, so that both have one program.
     return jax.tree.map(_strong, state)
@@ -218,8 +219,9 @@ def _spread(batch: Any, mesh: Mesh | None) -> Any:
 
 
 KEEP = 0.9  # of the running average, at every update
-SETTLED = 10  # updates after which the losses' noise is known
+SETTLED = 4  # updates after which the losses' noise is known
 DRIFT = 1e-3  # of a loss, that is taken for noise
+MOST = 4  # times what is allowed: what a loss counts for, so that it takes three in a row
 
 
 def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float | None) -> Watch:
@@ -227,29 +229,31 @@ def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float |
 
     A run diverges when its loss is not finite, or its running average rises above the best that
     it had by more than `divergence` times what the loss has dropped so far plus how much it
-    changes from step to step, or a thousandth of it: scale and sign play no part.
+    changes from step to step, or a thousandth of the loss: scale and sign play no part.
     """
     loss = loss.astype(watch.average.dtype)
+    diverged = watch.diverged | ~jnp.isfinite(loss)
+    # An average, in which no loss counts for all that it may be: a batch may be an odd one.
+    loss = jnp.minimum(loss, watch.average + MOST * watch.allowed)
     first = jnp.where(step == 0, loss, watch.first)
-    # The average of a short history, corrected for its start as in Adam.
+    # Of a short history, corrected for its start as in Adam.
     weight = (1 - KEEP) / (1 - KEEP ** (step.astype(loss.dtype) + 1))
     average = watch.average + weight * (loss - watch.average)
     best = jnp.where(step == 0, loss, jnp.minimum(watch.best, average))
     variation = watch.variation + jnp.where(step == 0, 0, jnp.abs(loss - watch.last))
-    diverged = watch.diverged | ~jnp.isfinite(loss)
+    allowed = watch.allowed
     if divergence is not None:
         # The mean change so far; without the last one, which may be the blow-up itself, once
         # there are enough others.
         settled = step >= SETTLED
         changes = jnp.maximum(jnp.where(settled, step - 1, step), 1).astype(loss.dtype)
         # Few changes say little of how large they are: as if ten more were known to be larger.
-        noise = jnp.where(settled, watch.variation, variation) / changes * (1 + SETTLED / changes)
+        noise = jnp.where(settled, watch.variation, variation) / changes * (1 + 10 / changes)
         # Without any noise, a drift is no divergence yet.
         noise = jnp.maximum(noise, DRIFT * jnp.abs(best))
-        # Of an average, because a few batches may be odd ones.
-        rise, drop = average - best, first - best
-        diverged |= (step > 0) & (rise > divergence * (drop + noise))
-    return Watch(average, best, first, loss, variation, diverged)
+        allowed = jnp.where(step == 0, jnp.inf, divergence * (first - best + noise))
+        diverged |= average - best > allowed
+    return Watch(average, best, first, loss, variation, allowed, diverged)
 
 
 def _reported(opt_state: Any) -> tuple[jax.Array, jax.Array]:

@@ -60,6 +60,8 @@ def write(tape: Tape, block: Block, span: Span, results: Results) -> None:
 
 def as_curves(grid: Lanes, tape: Tape, eval_steps: list[int], done: int) -> Curves:
     """The tape over the grid's axes."""
+    for rows in (tape.record.learning_rate, tape.record.momentum):
+        rows[:, _ended(tape.record.loss) :] = np.nan
     record, (eval_loss, eval_metrics) = jax.tree.map(
         lambda rows: rows.reshape(*grid.shape, -1), tuple(tape)
     )
@@ -75,6 +77,12 @@ def as_curves(grid: Lanes, tape: Tape, eval_steps: list[int], done: int) -> Curv
         lanes=grid.listed,
         steps_done=np.array(done, np.int32),
     )
+
+
+def _ended(loss: np.ndarray) -> int:
+    """The updates up to that which ended the last lane, however long its dispatch went on."""
+    alive = np.flatnonzero(np.isfinite(loss).any(0))
+    return alive[-1] + 2 if len(alive) else 1
 
 
 def _shared(values: np.ndarray) -> np.ndarray:

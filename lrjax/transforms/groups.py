@@ -40,7 +40,8 @@ def discriminative(
 
     Raises:
         ValueError: for a pattern that is no regular expression, a rate that is not finite; at
-            `init`, for a parameter without a pattern, or a pattern that decides for none.
+            `init`, for a parameter without a pattern, or a pattern that decides for none (one that
+            is found in every path may).
         TypeError: for patterns or rates of another kind, or arguments the factory does not take.
 
     Example:
@@ -56,7 +57,9 @@ def discriminative(
         arXiv 1801.06146.
     """
     if not isinstance(learning_rates, Mapping):
-        raise TypeError(f"learning_rates must be a dict of patterns, got {learning_rates!r}.")
+        raise _checks.KindError(
+            f"learning_rates must be a dict of patterns, got {learning_rates!r}."
+        )
     if not learning_rates:
         raise ValueError(f"learning_rates must hold at least one pattern, got {learning_rates!r}.")
     groups = {
@@ -68,7 +71,7 @@ def discriminative(
 
 def _pattern(pattern: Any) -> str:
     if not isinstance(pattern, str):
-        raise TypeError(f"learning_rates must be keyed by patterns, got {pattern!r}.")
+        raise _checks.KindError(f"learning_rates must be keyed by patterns, got {pattern!r}.")
     try:
         re.compile(pattern)
     except re.error as error:
@@ -94,8 +97,13 @@ def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
         raise ValueError(
             f"learning_rates must have a pattern for every parameter, got none for {uncovered}."
         )
-    unused = [pattern for pattern in patterns if pattern not in labels]
-    if names and unused:  # optax.tree.map_params comes with a placeholder for the parameters
+    # One that is found in every path is a default, of which nothing may be left.
+    unused = [
+        pattern
+        for pattern in patterns
+        if pattern not in labels and not all(re.search(pattern, name) for name in names)
+    ]
+    if unused:
         raise ValueError(
             f"learning_rates must have patterns that decide for a parameter, got {unused}, which "
             f"no path holds or earlier patterns leave nothing to, of {names}."
@@ -181,7 +189,7 @@ def layerwise_decay(
     hyperparameter("learning_rate", learning_rate)
     _checks.number("decay", decay, above=0)
     if isinstance(patterns, str):
-        raise TypeError(f"patterns must be a list of patterns, got {patterns!r}.")
+        raise _checks.KindError(f"patterns must be a list of patterns, got {patterns!r}.")
     patterns = list(patterns)
     if not patterns or len(set(patterns)) < len(patterns):
         raise ValueError(f"patterns must be different patterns, at least one, got {patterns!r}.")

@@ -128,7 +128,7 @@ NUMBERS = int | float | np.number | np.ndarray | jax.Array
 def numeric(name: str, value: Any, **bounds: float) -> Any:
     """A finite number or an array of them, and no list, which would be a tree."""
     if not isinstance(value, NUMBERS):
-        raise TypeError(f"{name} must be a number or an array, got {value!r}.")
+        raise _checks.KindError(f"{name} must be a number or an array, got {value!r}.")
     return _checks.number(name, value, **bounds)
 
 

@@ -195,13 +195,15 @@ def _returns_injected(injection: Injection) -> bool:
         try:
             built = _build(injection, hyperparams)
         except jax.errors.JAXTypeError as error:
-            raise TypeError(
+            raise _checks.KindError(
                 f"factory must take traced values of {', '.join(hyperparams)}, got "
                 f"{injection.factory!r}, which asks what one is: fix that with "
                 "functools.partial(factory, name=value)."
             ) from error
         if not _is_transform(built):
-            raise TypeError(f"factory must return a gradient transformation, got {built!r}.")
+            raise _checks.KindError(
+                f"factory must return a gradient transformation, got {built!r}."
+            )
         answers.append(_injects(built))
 
     jax.eval_shape(ask)  # from shapes alone: nothing runs on a device before `init`
@@ -262,9 +264,9 @@ def hyperparameter(name: str, value: Hyperparam, **bounds: float) -> Hyperparam:
         return numeric(name, value, **bounds)
     answer = _answer(name, value)
     if not _is_number(answer):
-        raise TypeError(f"{name} must be a number, an array or a schedule, got {value!r}.") from (
-            answer if isinstance(answer, Exception) else None
-        )
+        raise _checks.KindError(
+            f"{name} must be a number, an array or a schedule, got {value!r}."
+        ) from (answer if isinstance(answer, Exception) else None)
     return value
 
 
@@ -285,7 +287,9 @@ def _answer(name: str, value: Callable) -> Any:
     try:
         return jax.eval_shape(value, jax.ShapeDtypeStruct((), jnp.int32))
     except jax.errors.JAXTypeError as error:
-        raise TypeError(f"{name} must be a function that jit can trace, got {value!r}.") from error
+        raise _checks.KindError(
+            f"{name} must be a function that jit can trace, got {value!r}."
+        ) from error
     except Exception as error:  # whatever a function of something else makes of an integer
         return error
 

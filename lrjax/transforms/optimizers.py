@@ -88,7 +88,7 @@ def _mask(mask: Any) -> Any:
     if not callable(mask) and not all(
         isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask)
     ):
-        raise TypeError(f"mask must be a tree of bools or a function to one, got {mask!r}.")
+        raise _checks.KindError(f"mask must be a tree of bools or a function to one, got {mask!r}.")
     return mask
 
 
