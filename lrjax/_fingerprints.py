@@ -10,7 +10,7 @@ import inspect
 import sys
 import sysconfig
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from numbers import Number
 from pathlib import Path, PurePath
@@ -27,8 +27,9 @@ def fingerprint(value: Any, *, largest: float = np.inf) -> str:
     Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
     and what they hold, dicts in their order; functions by name, code, defaults, what they close
     over and the globals that they name. Of those globals, functions, classes, dataclasses, arrays
-    and immutable values count; lists, dicts and other objects do not, as they may be caches. What
-    is installed counts by its name, what cannot be looked into by its type.
+    and immutable values count; of lists, dicts, modules and other objects, which may be caches,
+    only what is read by a constant name, as `config["width"]` or `args.width`. What is installed
+    counts by its name, what cannot be looked into by its type.
 
     Args:
         value: pytrees of arrays, plain values and functions, or anything else.
@@ -116,23 +117,68 @@ CONSTANTS = (
 
 
 def _globals(function: types.FunctionType) -> list[Any]:
-    """The globals that a function names, of those that count."""
+    """The globals that a function names, with what it reads in them, of those that count."""
     if not _is_own(function):
         return []
-    known = function.__globals__
-    found = [known[name] for name in sorted(_names(function.__code__)) if name in known]
+    found = (
+        value
+        for path in sorted(_paths(function.__code__), key=repr)
+        for value in _along(function.__globals__, path)
+    )
     return [part for value in found for part in _relevant(value)]
 
 
+Keys = tuple[tuple[bool, Any], ...]  # keys, in turn, and whether each is that of an item
+
+
 @functools.lru_cache(maxsize=1024)
-def _names(code: types.CodeType) -> frozenset[str]:
-    """The globals that code names, and not the attributes, which may have the same names."""
+def _paths(code: types.CodeType) -> frozenset[Keys]:
+    """What code reads by constant names, as `config.model["width"]`, from the globals on.
+
+    Not what it writes as well, which is no constant: a counter, or what is kept for later.
+    """
+    steps = list(dis.get_instructions(code))
+    written = {step.argval for step in steps if step.opname in ("STORE_GLOBAL", "STORE_ATTR")}
+    writes_items = any(step.opname == "STORE_SUBSCR" for step in steps)
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    loaded = (step.argval for step in dis.get_instructions(code) if step.opname in LOADING)
-    return frozenset(loaded).union(*map(_names, inner))
+    found = set()
+    for k, step in enumerate(steps):
+        if step.opname not in LOADING or step.argval in written:
+            continue
+        path, k = [(True, step.argval)], k + 1
+        while k < len(steps):
+            if steps[k].opname in ("LOAD_ATTR", "LOAD_METHOD") and steps[k].argval not in written:
+                path.append((False, steps[k].argval))
+                k += 1
+            elif _is_item(steps[k : k + 2]) and not writes_items:
+                path.append((True, steps[k].argval))
+                k += 2
+            else:
+                break
+        found.add(tuple(path))
+    return frozenset(found).union(*map(_paths, inner))
 
 
 LOADING = ("LOAD_GLOBAL", "LOAD_NAME")
+
+
+def _is_item(steps: list[dis.Instruction]) -> bool:
+    """Whether code reads the item of a constant key."""
+    if len(steps) < 2 or steps[0].opname not in ("LOAD_CONST", "LOAD_SMALL_INT"):
+        return False
+    return steps[1].opname == "BINARY_SUBSCR" or steps[1].argrepr == "[]"
+
+
+def _along(values: dict[str, Any], path: Keys) -> Iterator[Any]:
+    """What is found at every key of a path, up to one that is missing; properties do not run."""
+    value: Any = values
+    for is_item, key in path:
+        try:
+            value = value[key] if is_item else inspect.getattr_static(value, key)
+        except Exception:
+            return
+        value = value.fget if isinstance(value, property) else value
+        yield value
 
 
 def _relevant(value: Any) -> list[Any]:

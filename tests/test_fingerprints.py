@@ -136,6 +136,7 @@ def test_fingerprints_are_the_same_in_other_processes(monkeypatch):
 PROGRAM = """
 import functools
 import math
+import types
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -144,6 +145,8 @@ import lrjax
 
 SCALE, WEIGHTS, CACHE = 2.0, np.ones(3), {}
 ACT, DTYPE, mean = jax.nn.relu, jnp.bfloat16, 1.0
+ARGS, CONFIG = types.SimpleNamespace(power=2, unread=0), {"model": {"shift": 1}, "unread": 0}
+CALLS, COUNTS = types.SimpleNamespace(n=0), {"n": 0}
 
 def inner(x):
     return x * SCALE
@@ -185,7 +188,12 @@ def loss(outputs, batch):
     return jnp.mean(ACT(helper(outputs)).astype(DTYPE)) + SCORE(0.0) + SLOTTED.target
 
 def model(params, x):
-    return NETWORK.apply(params, x)
+    CALLS.n += 1
+    COUNTS["n"] += 1
+    return NETWORK.apply(params, configured(x))
+
+def configured(x):
+    return x**ARGS.power + CONFIG["model"]["shift"]
 
 batch = np.ones((2, 3), np.float32)
 VALUES = loss, model, lrjax.linen_task(NETWORK, loss, batch), Score()
@@ -200,7 +208,7 @@ def fingerprints(name, old="", new=""):
     try:
         exec(compile(PROGRAM.replace(old, new), f"{name}.py", "exec"), module.__dict__)
         found = [fingerprint(value) for value in module.VALUES]
-        module.CACHE["seen"] = 1
+        module.CACHE["seen"] = module.CALLS.n = module.COUNTS["n"] = 1
         assert found == [fingerprint(value) for value in module.VALUES]
         return np.array(found)
     finally:
@@ -222,6 +230,10 @@ def fingerprints(name, old="", new=""):
         ("jax.nn.relu", "jax.nn.tanh", [True, False, True, False]),
         ("jnp.bfloat16", "jnp.float32", [True, False, True, False]),
         ("Slotted(1.0)", "Slotted(2.0)", [True, False, True, False]),
+        ("power=2", "power=3", [False, True, False, False]),
+        ('"shift": 1', '"shift": 2', [False, True, False, False]),
+        ("unread=0", "unread=1", [False] * 4),
+        ('"unread": 0', '"unread": 1', [False] * 4),
         (
             "mean = jax.nn.relu, jnp.bfloat16, 1.0",
             "mean = jax.nn.relu, jnp.bfloat16, 2.0",

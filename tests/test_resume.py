@@ -8,6 +8,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from resume_worker import run
@@ -133,6 +134,20 @@ def test_a_killed_sweep_whose_lanes_did_not_fit_goes_on(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="do not fit"):
         kill(monkeypatch, tmp_path, 2)
     assert_identical(run(tmp_path), expected)
+
+
+def test_other_batches_in_a_list_are_refused(tmp_path):
+    def test(scale):
+        return lrjax.range_test(
+            lrjax.task(lambda params, batch: jnp.mean((params - batch) ** 2), jnp.zeros(())),
+            [scale * np.ones(4, np.float32)],
+            steps=5,
+            checkpoint_dir=tmp_path,
+        )
+
+    np.testing.assert_array_equal(test(1.0).loss, test(1.0).loss)
+    with pytest.raises(ValueError, match=r"checkpoint_dir .*batches \("):
+        test(2.0)
 
 
 def test_devices_that_cannot_share_the_blocks_of_a_checkpoint_are_refused(tmp_path, monkeypatch):

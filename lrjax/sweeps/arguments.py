@@ -9,7 +9,7 @@ import jax
 
 from lrjax import _checks
 from lrjax._fingerprints import fingerprint
-from lrjax.batches import ArrayBatches
+from lrjax.batches import ArrayBatches, StreamBatches
 from lrjax.lanes import Lanes
 from lrjax.sweeps.spans import dispatch_steps
 from lrjax.tasks import Task
@@ -86,11 +86,18 @@ def identity_of(
     return {
         **settings._asdict(),
         "task": fingerprint(task),
-        # Of a stream, nothing can be known before it is read.
-        "batches": fingerprint(batches) if isinstance(batches, ArrayBatches) else "a stream",
+        "batches": _contents(batches),
         "optimizer": fingerprint(optimizer),
         "lanes": fingerprint((grid.axes, grid.hyperparams)),
         "seeds": grid.seeds.tolist(),
         "initial": fingerprint(initial),
         "eval_batches": fingerprint(groups),
     }
+
+
+def _contents(batches: Any) -> str:
+    """What tells data from others; of a stream, nothing can be known before it is read."""
+    if isinstance(batches, ArrayBatches):
+        return fingerprint(batches)
+    source = batches.iterable if isinstance(batches, StreamBatches) else batches
+    return fingerprint(source) if isinstance(source, list | tuple) else "a stream"
