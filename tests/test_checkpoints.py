@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import lrjax
-from lrjax._checkpoints import open_checkpoints
+from lrjax._checkpoints import _folder, open_checkpoints
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -277,6 +277,13 @@ def test_other_trees_are_refused(tmp_path):
     save(tmp_path, 5)
     with pytest.raises(ValueError, match=r"must hold nothing at \['count'\], got int32\[\]"):
         restore(tmp_path, {})
+
+
+def test_a_folder_may_be_relative_or_a_cloud_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("run", 1)
+    assert (tmp_path / "run" / "1").exists()
+    assert str(_folder("gs://bucket/run")) == "gs://bucket/run"
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):

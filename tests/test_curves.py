@@ -166,6 +166,36 @@ def test_what_is_done_of_an_interrupted_sweep():
     np.testing.assert_array_equal(done.eval_metrics["z"], whole.eval_metrics["z"][..., :1])
 
 
+def test_the_evaluation_after_the_last_update_was_done():
+    curves = lrjax.Curves(
+        learning_rate=[0.1] * 4,
+        loss=[3, 2, np.nan, np.nan],
+        steps_done=2,
+        eval_steps=[2, 4],
+        eval_loss=[1.0, np.nan],
+    )
+    assert curves.done().eval_loss.tolist() == [1.0]
+
+
+def test_a_mean_over_listed_lanes_has_no_hyperparameters():
+    curves = lrjax.Curves(
+        axes={"lane": [0, 1]},
+        lanes={"momentum": [0.8, 0.9]},
+        learning_rate=[0.1],
+        loss=[[1.0], [2.0]],
+    )
+    assert curves.mean("lane").lanes == {}
+
+
+def test_a_summary_has_the_best_and_the_last_evaluation():
+    curves = lrjax.Curves(
+        learning_rate=[0.1] * 3, loss=[3, 2, 1], eval_steps=[1, 2, 3], eval_loss=[0.9, 0.25, 0.5]
+    )
+    header, row = curves.summary().splitlines()
+    assert header.endswith("best eval  last eval  diverged at")
+    assert row.split()[-3:] == ["0.25", "0.5", "-"]
+
+
 def test_select_keeps_the_hyperparameters_of_listed_lanes():
     curves = make_curves([0.1, 0.2], np.zeros((3, 2)), axes={"lane": np.arange(3)})
     curves = dataclasses.replace(curves, lanes={"momentum": np.float32([0.8, 0.9, 0.95])})

@@ -300,3 +300,35 @@ def test_fingerprints_of_flax_models():
         return lrjax.nnx_task(model, add), lrjax.linen_task(linen.Dense(width), add, batch)
 
     assert fingerprint(make(1)) == fingerprint(make(1)) != fingerprint(make(2))
+
+
+class Method:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x, *, y=2: x - y, lambda x, *, y=3: x - y),
+        (lambda a, b: 0, lambda b, a: 0),
+        (functools.partial(add, 1), functools.partial(add, 2)),
+        (Method(1).call, Method(2).call),
+        (slice(1), slice(2)),
+        (range(3), range(4)),
+        (np.array(["a", None]), np.array(["b", None])),
+    ],
+    ids=["default", "order of arguments", "partial", "method", "slice", "range", "objects"],
+)
+def test_fingerprints_tell_small_differences(one, other):
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_arrays_of_objects_count_by_what_they_hold():
+    def make():
+        return np.array(["".join(["made", " anew"]), None])
+
+    assert fingerprint(make()) == fingerprint(make())

@@ -68,6 +68,34 @@ def test_of_tied_lanes_the_one_with_the_largest_rate_is_taken():
     assert ranking.max_learning_rate[1] > 2 * ranking.max_learning_rate[0]
 
 
+def test_a_larger_rate_must_be_larger_beyond_its_spread():
+    alternating = np.array([[0.1], [-0.1], [0.1], [-0.1]])
+    lower = np.stack([fall(0.26, edge) for edge in (0.05, 0.3, 0.06, 0.28)])
+    higher = np.stack([fall(0.33, edge) for edge in (0.3, 0.05, 0.33, 0.06)]) + alternating
+    ranking = rank(make_curves(RATE, [lower, higher]))
+    assert ranking.tied.all()
+    lowest = ranking.order[0]
+    assert ranking.max_learning_rate[1 - lowest] > ranking.max_learning_rate[lowest]
+    assert ranking.best == {"weight_decay": lowest}
+
+
+def test_bad_lanes_do_not_blur_the_others():
+    """Eight lanes of little noise and eight that are far behind, and noisy."""
+    rng = np.random.default_rng(0)
+    good = np.linspace(0.2, 0.9, 8)[:, None] + 1e-3 * rng.normal(size=(8, 2))
+    bad = 2 + rng.normal(size=(8, 2))
+    loss = np.concatenate([good, bad])[..., None] * np.ones(3)
+    ranking = rank(make_curves([0.1, 0.1, 0.1], loss))
+    assert ranking.tied.tolist() == [True] + [False] * 15
+
+
+def test_a_sweep_whose_rate_does_not_only_rise_counts_by_its_last_loss():
+    axes = {"weight_decay": [0.0, 1.0]}
+    cycle = lrjax.Curves(axes=axes, learning_rate=[0.1, 0.5, 0.2], loss=[[3, 1, 2], [3, 2, 1]])
+    assert not cycle.is_range_test
+    assert rank(cycle).loss.tolist() == [2, 1]
+
+
 def test_the_noise_is_the_standard_error_of_paired_differences():
     curves = lanes([0.3, 0.5], noise=0.05)
     smallest = curves.loss.astype(np.float64).min(-1)

@@ -15,8 +15,9 @@ from helpers import clouds, compilations, make_curves, network_init, network_los
 
 import lrjax
 from lrjax import Recipe, smith_recipe
-from lrjax.recipes import accounts
-from lrjax.recipes.stages import Setting, bisected
+from lrjax.recipes import accounts, protocol, stages
+from lrjax.recipes.cycles import OneCycle
+from lrjax.recipes.stages import Setting, bisected, short_runs
 
 TASK = lrjax.task(network_loss, network_init)
 TRAIN = lrjax.array_batches(clouds(192), 32)
@@ -154,6 +155,8 @@ def test_lanes_may_use_rates_of_their_own():
 
 def test_a_range_without_a_minimum_is_widened():
     found = recipe(end=1e-2, seeds=1)
+    for curves in (found.evidence["narrow_0"], found.evidence["refined"]):
+        np.testing.assert_allclose(curves.momentum[[0, -1]], [0.95, 0.85], rtol=1e-5)
     assert found.evidence["narrow_0"].learning_rate[-1] == pytest.approx(1e-2)
     assert found.evidence["range_test"].learning_rate[-1] > 0.15
     assert any("widened" in doubt for doubt in found.doubts)
@@ -205,6 +208,137 @@ def test_ctrl_c_ends_it_with_a_reason_and_what_there_is(sweep, stages):
     *_, last = found.evidence.values()
     assert 10 <= last.steps_done < 80
     assert np.isnan(found.max_learning_rate)
+
+
+RATES = functools.partial(np.geomspace, num=100)
+
+
+def test_a_range_that_starts_too_high_is_widened_downwards():
+    def test(stage, start, end):
+        loss = 0.3 + 2 / (1 + RATES(start, end) / 1e-8) + (RATES(start, end) / 3e-7) ** 3
+        return make_curves(RATES(start, end), [[np.where(loss < 20, loss, np.nan)]])
+
+    tests, start, end = stages._with_minima(test, 1e-6, 0.1)
+    assert (start, end) == (pytest.approx(1e-9), 0.1)
+    assert list(tests) == ["range_test", "narrow_0"]
+
+
+def test_of_ranges_that_name_as_many_rates_the_narrowest_is_taken():
+    def test(stage, start, end):
+        fall = 2 / (1 + RATES(start, end) / 1e-3)
+        return make_curves(RATES(start, end), [[fall + (RATES(start, end) / 0.03) ** 3], [fall]])
+
+    tests, *ends = stages._with_minima(test, 1e-6, 1.0)
+    assert ends == [1e-6, 1.0]
+    assert list(tests) == ["range_test", "wide_1", "wide_2", "wide_3"]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Short runs over two momenta and four peaks from 0.1 to 0.8, of losses that are given."""
+
+    def run(*losses):
+        given = iter(losses)
+
+        def sweep(*args, lanes, steps, eval_every, **options):
+            assert (steps, eval_every) == (100, 20)
+            axes = {name: np.float32(values) for name, values in lanes.items()}
+            loss = np.broadcast_to(next(given), (4, 2, 2))[..., None]
+            return lrjax.Curves(
+                axes=axes | {"seed": np.arange(2)},
+                learning_rate=[0.1] * steps,
+                loss=np.repeat(loss, steps, -1),
+                eval_steps=[steps],
+                eval_loss=loss,
+            )
+
+        monkeypatch.setattr(stages, "sweep", sweep)
+        setting = Setting(None, None, None, 100, None, {})
+        found = short_runs(setting, None, 0.4, (0.9, 0.95))
+        assert next(given, None) is None
+        return found
+
+    return run
+
+
+def peaks(curves):
+    return [round(float(peak), 5) for peak in curves.axes["max_learning_rate"]]
+
+
+def losses(*rows):
+    """Of every peak and momentum, at two seeds that differ by little."""
+    return np.array(rows)[..., None] + 0.01 * np.array([1.0, -1.0]) * np.array([[1.0], [-1.0]])
+
+
+def test_of_tied_peaks_the_lowest_is_taken_at_its_best_momentum(short):
+    found = short(losses([2.0, 2.0], [0.32, 0.31], [0.3, 2.0], [2.0, 2.0]))
+    assert peaks(found.evidence["cycles"]) == [0.1, 0.2, 0.4, 0.8]
+    assert found.values == {"max_learning_rate": 0.2, "momentum": 0.95}
+    assert found.doubts == ["the seeds cannot tell the momenta 0.9, 0.95 apart at that rate."]
+
+
+def test_where_the_lowest_peak_is_the_best_lower_ones_are_tried(short):
+    first = losses([0.3, 2.0], [2.0, 2.0], [2.0, 2.0], [2.0, 2.0])
+    lower = losses([2.0, 2.0], [2.0, 0.1], [2.0, 2.0], [0.3, 2.0])
+    found = short(first, lower)
+    assert peaks(found.evidence["higher_0"]) == [0.1, 0.2, 0.4, 0.8]
+    assert peaks(found.evidence["cycles"]) == [0.0125, 0.025, 0.05, 0.1]
+    assert found.values == {"max_learning_rate": 0.025, "momentum": 0.95}
+    assert found.doubts == ["the first peaks were too high, and lower ones were tried."]
+    assert len(found.account) == 3
+
+
+def test_short_runs_that_all_diverge_are_a_reason(short):
+    found = short(np.nan, np.nan, np.nan)
+    assert found.reason == "short_runs_diverged"
+    assert list(found.evidence) == ["cycles", "higher_0", "higher_1"]
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"), [(50, 50), (300, 100), (1000, 250), (4000, 1000), (9000, 1000)]
+)
+def test_tests_take_a_quarter_of_the_steps(total, expected, monkeypatch):
+    seen = []
+
+    def range_tests(setting, *rest):
+        seen.append(setting.steps)
+        return stages.Finding({}, [], [], {}, "stopped")
+
+    monkeypatch.setattr(protocol, "range_tests", range_tests)
+    smith_recipe(None, None, [np.zeros(1)], total_steps=total)
+    assert seen == [expected]
+
+
+def test_a_momentum_below_the_lowest_stays():
+    _, momentum = OneCycle(lrjax.sgd, 10, None).schedules(0.1, 0.5)
+    np.testing.assert_allclose(momentum(np.arange(10)), 0.5)
+
+
+def ranked(*curves):
+    return lrjax.rank(make_curves(RATES(1e-4, 1), np.stack(curves)))
+
+
+def basin(lowest, onset=0.003, edge=0.3):
+    rate = RATES(1e-4, 1)
+    return lowest + 2 / (1 + rate / onset) + (rate / edge) ** 3
+
+
+def test_accounts_say_why_a_decay_was_taken():
+    lower = ranked([basin(0.1)] * 2, [basin(0.0)] * 2)
+    assert "Taken: 1, of the lowest loss." in accounts.chosen_decay(lower)
+    (doubt,) = accounts.doubtful_decay(lower, np.array([0.0, 1.0]))
+    assert "largest of those tried" in doubt
+    assert accounts.doubtful_decay(lower, np.array([0.0, 1.0, 2.0])) == []
+    noise = np.array([[0.1], [-0.1], [0.1], [-0.1]])
+    wider = ranked([basin(0.26, edge=0.1)] * 4, basin(0.42, edge=0.5) + noise)
+    assert "tied with the lowest loss, and it allows a larger" in accounts.chosen_decay(wider)
+
+
+@pytest.mark.parametrize(("onsets", "doubts"), [((3e-4, 1e-2), 1), ((1e-3, 1.2e-3), 0)])
+def test_seeds_that_disagree_on_the_rate_are_a_doubt(onsets, doubts):
+    curves = make_curves(RATES(1e-4, 1), [basin(0.0, onset, 30 * onset) for onset in onsets])
+    _, found = accounts.largest_rate(lrjax.suggest(curves).consensus)
+    assert len(found) == doubts
 
 
 def test_momenta_may_be_an_array_or_come_one_by_one():

@@ -70,6 +70,12 @@ def test_exact(case):
     )()
 
 
+def test_a_cooldown_multiplies_a_schedule_that_goes_on():
+    schedule = ls.with_cooldown(ls.linear_decay(1.0, 200), 100, 10)
+    expected = [0.55 * 1.0, 0.2 * 0.51, 0.1 * 0.505, 0.0]
+    np.testing.assert_allclose(schedule(np.array([90, 98, 99, 100])), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("rate", "count"), [(1.0, 12_006), (0.1, 120_716), (0.5, 2**31 - 1)])
 def test_gradients_are_finite_behind_a_long_decay(rate, count):
     def value(rate):

@@ -234,6 +234,32 @@ class Numbered:
         return LISTED[:7][k]
 
 
+def test_a_batch_with_one_shorter_array_is_no_short_tail():
+    whole = {"x": np.zeros((4, 2)), "y": np.zeros(4)}
+    odd = {"x": np.zeros((3, 2)), "y": np.zeros(4)}
+    refused = pytest.raises(ValueError, match="look like the first")
+    with contextlib.closing(reader([whole, odd], 4)) as ahead, refused:
+        ahead.read(0, 4, 4)
+
+
+class Counted:
+    """An iterator that knows its length."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return np.zeros(2)
+
+    def __len__(self):
+        return 3
+
+
+def test_an_iterator_that_knows_its_length_is_refused_before_training():
+    with pytest.raises(ValueError, match="got 3"):
+        reader(Counted(), 10)
+
+
 def test_a_sequence_needs_no_iterator():
     got = np.concatenate([source.batches[1] for source in read_all(Numbered(), 20, 4)])
     np.testing.assert_array_equal(got, [LISTED[k % 7][1] for k in range(20)])

@@ -81,6 +81,24 @@ def test_robust_reads_linear_ramps_like_exponential_ones(steps, end, seed):
     assert abs(np.log10(suggestion.learning_rate / reference.learning_rate)) < 0.3
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("start", [0.0, 1e-6, 1e-4, 1e-3])
+def test_the_gap_before_a_linear_ramp_s_second_rate_is_no_fall(start, noise):
+    """The first two rates are up to five decades apart, and the loss has fallen in between."""
+
+    def read(steps, method):
+        rate = np.linspace(start, 3.0, steps)
+        decades = np.log10(np.maximum(rate, 1e-30))
+        loss = 2 / (1 + 10 ** (1.5 * (decades + 2.5))) + 10 ** (3 * (decades + 0.3))
+        loss += noise * np.random.default_rng(0).normal(size=steps)
+        return float(suggest(make_curves(rate, loss), method))
+
+    for steps in (50, 100, 200, 400, 1000):
+        # The loss is lowest at 0.09, but the smallest rates tested are up to 0.06 apart.
+        assert 0.03 < read(steps, "robust") < 0.08
+        assert 0.03 < read(steps, "smith") < 0.1
+
+
 def test_a_linear_ramp_that_diverges_in_its_first_tenth_is_read():
     curves, begun, lowest = valley(1000, 0.02, 20.0, ramp=np.linspace, onset=0.05, edge=0.5)
     assert curves.diverged_at < 100
@@ -168,12 +186,11 @@ def test_robust_gives_a_reason_where_there_is_no_rate(expected, loss):
     assert reason_of(loss) == expected
 
 
-def test_a_fall_before_the_first_rate_is_to_be_looked_for_there():
+def test_the_loss_at_a_rate_of_0_counts_as_the_start():
     rate = np.linspace(0, 10, 100)
-    loss = 0.3 + 2 / (1 + rate / 0.05) + rate**2
+    loss = 0.3 + 2 / (1 + rate / 0.05) + rate**2  # lowest at 0.33, after most of the fall
     loss[np.argmax(loss > 10) :] = np.nan
-    suggestion = suggest(make_curves(rate, loss))
-    assert (suggestion.reason, suggestion.extend) == ("no_minimum_in_range", "start")
+    assert suggest(make_curves(rate, loss)).max_learning_rate == pytest.approx(0.33, rel=0.1)
 
 
 def test_few_points_over_many_decades_are_too_few():
@@ -228,6 +245,23 @@ def test_seeds_agree_on_a_consensus_with_a_spread():
     text = repr(suggestion)
     assert "decades" in text
     assert "none, not_learning" in text
+
+
+def test_half_of_the_seeds_are_enough_for_a_consensus():
+    rate = np.geomspace(1e-4, 1, 100)
+    flat = 2.3 + 0.1 * np.random.default_rng(0).normal(size=100)
+    falls = 2 / (1 + rate / 0.003) + (rate / 0.3) ** 3
+    assert suggest(make_curves(rate, [falls, flat])).consensus.reason == ""
+    assert suggest(make_curves(rate, [falls, flat, flat])).consensus.reason == "not_learning"
+
+
+def test_the_rate_is_not_below_where_half_of_the_drop_is_done():
+    rate = np.geomspace(1e-4, 1, 200)
+    late = -2 / (1 + (0.2 / rate) ** 8)
+    edge = np.where(rate > 0.3, (4 * np.log10(rate / 0.3)) ** 2, 0)
+    suggestion = suggest(make_curves(rate, late + edge))
+    assert suggestion.learning_rate > 0.51 * suggestion.max_learning_rate
+    assert suggestion.learning_rate == pytest.approx(0.2, rel=0.15)
 
 
 def test_the_end_to_extend_is_that_of_the_commonest_reason():

@@ -742,3 +742,39 @@ def test_bad_input_is_refused_before_training():
     with pytest.raises(ValueError, match="loss"):
         lrjax.range_test(bad_loss(lambda params, batch: jnp.zeros(3)), batches, steps=5)
     assert next(consumed) == 1
+
+
+def noise(params, model_state, batch, key, train):
+    return jax.random.normal(key) + 0.0 * params, (model_state, {})
+
+
+NOISE = functools.partial(
+    lrjax.sweep,
+    lrjax.Task(lambda key: (jnp.zeros(()), {}), noise),
+    np.zeros(8, np.float32),
+    lrjax.sgd,
+    lanes={"learning_rate": [0.1]},
+    divergence=None,
+)
+
+
+def test_every_update_draws_anew_whatever_the_dispatches():
+    whole, cut = (NOISE(steps=8, chunk_steps=length).loss.ravel() for length in (8, 2))
+    np.testing.assert_array_equal(whole, cut)
+    assert len(set(whole.tolist())) == 8
+
+
+def test_every_batch_of_an_update_draws_anew():
+    assert NOISE(steps=200, batch_size=1, accumulate=16).loss.std() == pytest.approx(1 / 4, rel=0.2)
+
+
+def test_the_batches_of_an_update_hand_on_the_model_state():
+    def counting(params, model_state, batch, key, train):
+        return model_state + 0.0 * params, (model_state + 1.0 if train else model_state, {})
+
+    task = lrjax.Task(lambda key: (jnp.zeros(()), jnp.zeros(())), counting)
+    curves = lrjax.sweep(
+        task, np.zeros(8, np.float32), lrjax.sgd, steps=2, lanes={"learning_rate": [0.1]},
+        divergence=None, batch_size=1, accumulate=4,
+    )  # fmt: skip
+    np.testing.assert_allclose(curves.loss[0, 0], [np.mean([0, 1, 2, 3]), np.mean([4, 5, 6, 7])])

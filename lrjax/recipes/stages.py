@@ -170,6 +170,7 @@ def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
 
 # Times the largest usable rate of the range test, which knows one momentum only.
 PEAKS = (0.25, 0.5, 1.0, 2.0)
+LOWERINGS, LOWER = 2, 8  # how often, and how many times lower, where the lowest peak is the best
 
 
 def short_runs(
@@ -178,39 +179,58 @@ def short_runs(
     largest: float,
     momentums: Sequence[float] | None,
 ) -> Finding:
-    """Short 1cycle runs at every momentum and several peaks."""
-    lanes = {"max_learning_rate": [shortened(largest * factor, 3) for factor in PEAKS]}
-    if momentums is not None:
-        lanes["momentum"] = list(map(float, momentums))
-    curves = sweep(
-        setting.task,
-        setting.batches,
-        OneCycle(setting.optimizer, setting.steps, weight_decay),
-        steps=setting.steps,
-        lanes=lanes,
-        **{"eval_every": max(setting.steps // 5, 1)} | setting.of("cycles"),
-    )
-    ranking = rank(curves)
-    evidence = {"cycles": curves}
-    account = [accounts.done("Short 1cycles", curves)]
-    if _interrupted(curves):
-        return Finding({}, account, [], evidence, INTERRUPTED)
-    if not np.isfinite(ranking.loss).any():
-        return Finding({}, account, [], evidence, "short_runs_diverged")
+    """Short 1cycles at every momentum and several peaks; at lower ones while the lowest is best."""
+    optimizer = OneCycle(setting.optimizer, setting.steps, weight_decay)
+    tests: list[Curves] = []
+    for attempt in range(LOWERINGS + 1):
+        peaks = [shortened(largest * factor / LOWER**attempt, 3) for factor in PEAKS]
+        stage = "cycles" if not attempt else f"lower_{attempt}"
+        tests.append(_short_runs(setting, optimizer, peaks, momentums, stage))
+        ranking = rank(tests[-1])
+        # Of the lanes that are tied; infinite where none has come to a loss.
+        loss = np.where(ranking.tied, ranking.loss, np.inf).reshape(len(PEAKS), -1)
+        if np.isfinite(loss[1:]).any() or _interrupted(tests[-1]):
+            break
+    evidence = {"cycles": tests[-1]}
+    evidence |= {f"higher_{k}": curves for k, curves in enumerate(tests[:-1])}
+    account = [accounts.done("Short 1cycles", curves) for curves in tests]
+    doubts = ["the first peaks were too high, and lower ones were tried."] if tests[1:] else []
+    if _interrupted(tests[-1]):
+        return Finding({}, account, doubts, evidence, INTERRUPTED)
+    if not np.isfinite(loss).any():
+        return Finding({}, account, doubts, evidence, "short_runs_diverged")
 
-    # Of the lanes that are tied the lowest rate, because longer runs take lower rates; of
-    # these the lowest loss.
-    loss = np.where(ranking.tied, ranking.loss, np.inf).reshape(len(PEAKS), -1)
+    # The lowest rate, because longer runs take lower rates; of these the lowest loss.
     row = int(np.argmax(np.isfinite(loss).any(1)))
     column = int(loss[row].argmin())
-    values = {"max_learning_rate": lanes["max_learning_rate"][row]}
+    values = {"max_learning_rate": peaks[row]}
     tied: list[float] = []
     if momentums is not None:
-        values["momentum"] = lanes["momentum"][column]
-        tied = np.array(lanes["momentum"])[np.isfinite(loss[row])].tolist()
+        values["momentum"] = float(momentums[column])
+        tied = [float(m) for m, each in zip(momentums, loss[row], strict=True) if each < np.inf]
     account.append(accounts.chosen_peak(ranking, values, loss[row, column]))
-    doubts = accounts.doubtful_peak(values, lanes["max_learning_rate"], tied)
+    doubts += accounts.doubtful_peak(values, peaks, tied)
     return Finding(values, account, doubts, evidence)
+
+
+def _short_runs(
+    setting: Setting,
+    optimizer: OneCycle,
+    peaks: Sequence[float],
+    momentums: Sequence[float] | None,
+    stage: str,
+) -> Curves:
+    lanes = {"max_learning_rate": peaks}
+    if momentums is not None:
+        lanes["momentum"] = list(map(float, momentums))
+    return sweep(
+        setting.task,
+        setting.batches,
+        optimizer,
+        steps=setting.steps,
+        lanes=lanes,
+        **{"eval_every": max(setting.steps // 5, 1)} | setting.of(stage),
+    )
 
 
 def _with_rates(curves: Curves) -> Curves:

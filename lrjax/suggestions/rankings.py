@@ -79,7 +79,8 @@ def rank(curves: Curves) -> Ranking:
 
     .. math:: \mathrm{noise} = \mathrm{std}(d) / \sqrt{S}
 
-    but no less than its median over the lanes, because few seeds agree by chance. A lane is tied
+    but no less than its median over the better half of the lanes, because few seeds agree by chance
+    and bad lanes are noisier. A lane is tied
     with the lowest unless their means differ by more than the noise times Student's t, the 97.5 %
     quantile at (S - 1)(L - 1) degrees of freedom for L lanes: 12.7 for two lanes of two seeds, 3.2
     for two of four or four of two, 2 for many. Smith takes the weight decay "that allows the
@@ -165,9 +166,10 @@ def _compared(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(loss)
     noise = np.full_like(loss, np.nan)
     noise[finite] = np.std(losses[finite] - lowest, axis=-1, ddof=1) / np.sqrt(seeds)
-    others = finite & (np.arange(len(loss)) != np.argmin(loss))
-    if others.any():
-        noise[finite] = np.maximum(noise[finite], np.median(noise[others]))
+    others = np.delete(np.argsort(loss, kind="stable"), 0)
+    better = others[: -(-np.count_nonzero(finite[others]) // 2)]
+    if len(better):
+        noise[finite] = np.maximum(noise[finite], np.median(noise[better]))
     return loss, noise
 
 
