@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -120,15 +120,15 @@ def _seeds(seeds: Any) -> np.ndarray:
     return np.arange(_checks.integer("seeds", seeds, minimum=1), dtype=np.int32)
 
 
-def check_optimizer(optimizer: Callable, names: Sequence[str]) -> None:
-    """An optimizer must take every hyperparameter that the lanes set."""
+def check_optimizer(optimizer: Callable, names: Iterable[str], setter: str = "lanes") -> None:
+    """An optimizer must take every hyperparameter that is set."""
     parameters = _parameters(optimizer)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name in names:
         if name not in parameters:
             raise ValueError(
-                f"lanes must set hyperparameters that the optimizer takes, "
+                f"{setter} must set hyperparameters that the optimizer takes, "
                 f"{', '.join(parameters)}, got {name!r}."
             )
 

@@ -115,7 +115,8 @@ def test_bad_input_names_the_argument(error, name, data, options):
     [
         (ValueError, "batches", (np.zeros(3), np.zeros(4)), None),
         (ValueError, "batches", {}, None),
-        (TypeError, "batches", (np.zeros(3), [0, 1, 2]), None),
+        (TypeError, r"batches\[1\]\[0\]", (np.zeros(3), [0, 1, 2]), None),
+        (TypeError, r"batches\['name'\]", {"x": np.zeros(2), "name": np.array(["a", "b"])}, None),
         (ValueError, "batch_size", np.zeros(3), 4),
         (ValueError, "batch_size", [np.zeros(3)], 3),
     ],
@@ -123,3 +124,9 @@ def test_bad_input_names_the_argument(error, name, data, options):
 def test_bad_data_names_the_argument(error, name, given, batch_size):
     with pytest.raises(error, match=name):
         as_batches("batches", given, batch_size)
+
+
+@pytest.mark.parametrize(("error", "step"), [(ValueError, -1), (TypeError, 2.5)])
+def test_a_step_counts_from_0(error, step):
+    with pytest.raises(error, match="step"):
+        lrjax.array_batches(np.zeros(8), 2)(step)

@@ -277,14 +277,16 @@ def test_of_tied_peaks_the_lowest_is_taken_at_its_best_momentum(short):
     assert found.doubts == ["the seeds cannot tell the momenta 0.9, 0.95 apart at that rate."]
 
 
-def test_where_the_lowest_peak_is_the_best_lower_ones_are_tried(short):
-    first = losses([0.3, 2.0], [2.0, 2.0], [2.0, 2.0], [2.0, 2.0])
+@pytest.mark.parametrize("second", [2.0, 0.3], ids=["the best", "tied"])
+def test_where_the_lowest_peak_is_taken_lower_ones_are_tried(second, short):
+    first = losses([0.3, 2.0], [second, 2.0], [2.0, 2.0], [2.0, 2.0])
     lower = losses([2.0, 2.0], [2.0, 0.1], [2.0, 2.0], [0.3, 2.0])
     found = short(first, lower)
     assert peaks(found.evidence["higher_0"]) == [0.1, 0.2, 0.4, 0.8]
     assert peaks(found.evidence["cycles"]) == [0.0125, 0.025, 0.05, 0.1]
     assert found.values == {"max_learning_rate": 0.025, "momentum": 0.95}
-    assert found.doubts == ["the first peaks were too high, and lower ones were tried."]
+    (doubt,) = found.doubts
+    assert "lower ones were tried" in doubt
     assert len(found.account) == 3
 
 

@@ -716,6 +716,7 @@ BAD_CALLS = [
     (TypeError, "task", {"task": network_loss}),
     (TypeError, "optimizer", {"optimizer": 0.1}),
     (TypeError, "optax.adam itself", {"optimizer": optax.adam(1e-3)}),
+    (ValueError, "'learning_rate'", {"optimizer": optax.polyak_sgd}),
     (TypeError, "batches", {"batches": 3}),
     (ValueError, "batches", {"batches": iter([BATCHES(0)] * 3)}),
     (ValueError, "batches", {"batches": itertools.repeat(BATCHES(0), 3)}),

@@ -42,6 +42,8 @@ class ArrayBatches:
 
     def __call__(self, step: Any) -> Any:
         """The batch of a step; the step may be traced."""
+        if not isinstance(step, jax.Array):
+            step = _checks.integer("step", step)
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
         rows = jax.lax.dynamic_slice_in_dim(self._order(epoch), start, self.batch_size)
@@ -119,11 +121,14 @@ def array_batches(
 
 def _check_lengths(name: str, data: Any) -> int:
     """The length of the first axis, which all arrays must share."""
-    leaves = jax.tree.leaves(data)
-    for leaf in leaves:
+    leaves = jax.tree_util.tree_leaves_with_path(data)
+    for path, leaf in leaves:
+        where = f"{name}{jax.tree_util.keystr(path)}"
         if not hasattr(leaf, "__array__"):
-            raise _checks.KindError(f"{name} must hold arrays only, got {leaf!r} in it.")
-    shapes = [np.shape(leaf) for leaf in leaves]
+            raise _checks.KindError(f"{where} must be an array, got {leaf!r}.")
+        if np.dtype(getattr(leaf, "dtype", "O")).kind in "OSUmM":
+            raise _checks.KindError(f"{where} must hold numbers, got an array of {leaf.dtype}.")
+    shapes = [np.shape(leaf) for _, leaf in leaves]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"{name} must be arrays with the same first axis, got shapes {shapes}.")

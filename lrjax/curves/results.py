@@ -393,7 +393,7 @@ class Curves:
         exact = np.issubdtype(values.dtype, np.integer)
         found = values == value if exact else np.isclose(values, value, rtol=1e-5, atol=0)
         if not found.any():
-            raise ValueError(f"{name} must be one of {values.tolist()}, got {value!r}.")
+            raise ValueError(f"{name} must be one of {values.tolist()}, got {value}.")
         return int(np.argmin(np.where(found, np.abs(values - value), np.inf)))
 
     def _over_lanes(self, function, **changed: Any) -> Curves:

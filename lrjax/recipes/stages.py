@@ -170,7 +170,7 @@ def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
 
 # Times the largest usable rate of the range test, which knows one momentum only.
 PEAKS = (0.25, 0.5, 1.0, 2.0)
-LOWERINGS, LOWER = 2, 8  # how often, and how many times lower, where the lowest peak is the best
+LOWERINGS, LOWER = 2, 8  # how often, and how many times lower, where the lowest peak is taken
 
 
 def short_runs(
@@ -179,29 +179,32 @@ def short_runs(
     largest: float,
     momentums: Sequence[float] | None,
 ) -> Finding:
-    """Short 1cycles at every momentum and several peaks; at lower ones while the lowest is best."""
+    """Short 1cycle runs at every momentum and several peaks, until the lowest is not the one."""
     optimizer = OneCycle(setting.optimizer, setting.steps, weight_decay)
     tests: list[Curves] = []
+    tried: list[float] = []
     for attempt in range(LOWERINGS + 1):
         peaks = [shortened(largest * factor / LOWER**attempt, 3) for factor in PEAKS]
+        tried += peaks
         stage = "cycles" if not attempt else f"lower_{attempt}"
         tests.append(_short_runs(setting, optimizer, peaks, momentums, stage))
         ranking = rank(tests[-1])
-        # Of the lanes that are tied; infinite where none has come to a loss.
+        # Of the lanes that are tied the lowest rate, because longer runs take lower rates.
         loss = np.where(ranking.tied, ranking.loss, np.inf).reshape(len(PEAKS), -1)
-        if np.isfinite(loss[1:]).any() or _interrupted(tests[-1]):
+        row = int(np.argmax(np.isfinite(loss).any(1)))
+        if row > 0 or _interrupted(tests[-1]):
             break
     evidence = {"cycles": tests[-1]}
     evidence |= {f"higher_{k}": curves for k, curves in enumerate(tests[:-1])}
     account = [accounts.done("Short 1cycles", curves) for curves in tests]
-    doubts = ["the first peaks were too high, and lower ones were tried."] if tests[1:] else []
+    doubts = []
+    if len(tests) > 1:
+        doubts.append("the lowest of the first peaks came out best, and lower ones were tried.")
     if _interrupted(tests[-1]):
         return Finding({}, account, doubts, evidence, INTERRUPTED)
     if not np.isfinite(loss).any():
         return Finding({}, account, doubts, evidence, "short_runs_diverged")
 
-    # The lowest rate, because longer runs take lower rates; of these the lowest loss.
-    row = int(np.argmax(np.isfinite(loss).any(1)))
     column = int(loss[row].argmin())
     values = {"max_learning_rate": peaks[row]}
     tied: list[float] = []
@@ -209,7 +212,7 @@ def short_runs(
         values["momentum"] = float(momentums[column])
         tied = [float(m) for m, each in zip(momentums, loss[row], strict=True) if each < np.inf]
     account.append(accounts.chosen_peak(ranking, values, loss[row, column]))
-    doubts += accounts.doubtful_peak(values, peaks, tied)
+    doubts += accounts.doubtful_peak(values, tried, tied)
     return Finding(values, account, doubts, evidence)
 
 

@@ -44,6 +44,10 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
       converges", 2015, section 3.3), but no less than where half of the drop is done;
     - `min_learning_rate` is a tenth of the maximum (2018, section 5).
 
+    These rules are of SGD, and for rates that rise and fall. A rate that stays the same may do
+    better at a third to a tenth of the suggestion, and one for Lion, LAMB or Muon, whose updates
+    do not shrink with the gradient, at a tenth to a thirtieth (benchmarks/optimizers.py).
+
     The others give exactly what their source gives for the same losses y at the rates r,
     unsmoothed and NaN included; where the source fails or refuses, there is a reason instead. Only
     `"smith"` gives a minimum and a maximum, smooths, and looks at evaluations.

@@ -14,7 +14,7 @@ import optax
 
 from lrjax import _checks
 from lrjax.curves import Curves
-from lrjax.lanes import make_lanes, momentum_name
+from lrjax.lanes import check_optimizer, make_lanes, momentum_name
 from lrjax.schedules import Schedule, exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
@@ -145,6 +145,7 @@ def range_test(
         momentum = float(pair[0]), float(pair[1])
     name = momentum_name(optimizer)
     ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
+    check_optimizer(optimizer, ramped.schedules(), setter="range_test")
     lanes = make_lanes(options.get("lanes"), seeds=1)
     set_twice = ramped.schedules().keys() & lanes.hyperparams.keys()
     if set_twice:
