@@ -170,7 +170,7 @@ def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
 
 # Times the largest usable rate of the range test, which knows one momentum only.
 PEAKS = (0.25, 0.5, 1.0, 2.0)
-LOWERINGS, LOWER = 2, 8  # how often, and how many times lower, where the lowest peak is taken
+LOWERINGS, LOWER = 2, 8  # how often, and how many times lower, where the lowest peak is the best
 
 
 def short_runs(
@@ -179,7 +179,7 @@ def short_runs(
     largest: float,
     momentums: Sequence[float] | None,
 ) -> Finding:
-    """Short 1cycle runs at every momentum and several peaks, until the lowest is not the one."""
+    """Short 1cycle runs at every momentum and several peaks, until the lowest is not the best."""
     optimizer = OneCycle(setting.optimizer, setting.steps, weight_decay)
     tests: list[Curves] = []
     tried: list[float] = []
@@ -189,22 +189,23 @@ def short_runs(
         stage = "cycles" if not attempt else f"lower_{attempt}"
         tests.append(_short_runs(setting, optimizer, peaks, momentums, stage))
         ranking = rank(tests[-1])
-        # Of the lanes that are tied the lowest rate, because longer runs take lower rates.
+        # Of the lanes that are tied; infinite where none has come to a loss.
         loss = np.where(ranking.tied, ranking.loss, np.inf).reshape(len(PEAKS), -1)
-        row = int(np.argmax(np.isfinite(loss).any(1)))
-        if row > 0 or _interrupted(tests[-1]):
+        if np.isfinite(loss[1:]).any() or _interrupted(tests[-1]):
             break
     evidence = {"cycles": tests[-1]}
     evidence |= {f"higher_{k}": curves for k, curves in enumerate(tests[:-1])}
     account = [accounts.done("Short 1cycles", curves) for curves in tests]
     doubts = []
     if len(tests) > 1:
-        doubts.append("the lowest of the first peaks came out best, and lower ones were tried.")
+        doubts.append("the lowest of the first peaks was the best, and lower ones were tried.")
     if _interrupted(tests[-1]):
         return Finding({}, account, doubts, evidence, INTERRUPTED)
     if not np.isfinite(loss).any():
         return Finding({}, account, doubts, evidence, "short_runs_diverged")
 
+    # The lowest rate, because longer runs take lower rates; of these the lowest loss.
+    row = int(np.argmax(np.isfinite(loss).any(1)))
     column = int(loss[row].argmin())
     values = {"max_learning_rate": peaks[row]}
     tied: list[float] = []
