@@ -191,7 +191,7 @@ def _orbax() -> Any:
     try:
         import orbax.checkpoint as ocp
     except ImportError as error:
-        raise ImportError("checkpoint_dir needs Orbax: pip install orbax-checkpoint") from error
+        raise ImportError("checkpoint_dir needs Orbax: pip install 'lrjax[checkpoint]'") from error
     return ocp
 
 

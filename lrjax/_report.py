@@ -14,10 +14,10 @@ from typing import Any
 import jax
 
 from lrjax import __version__, _tables
-from lrjax.curves import Curves, without_seed
+from lrjax.curves import Curves, spoken, without_seed
 from lrjax.plotting.curves import plot_curves, quantities, title
 from lrjax.plotting.grids import TITLES, grid_quantities, plot_grid
-from lrjax.plotting.style import blank_figure, spoken
+from lrjax.plotting.style import blank_figure
 from lrjax.plotting.suggestions import plot_suggestion
 from lrjax.suggestions import Suggestion
 from lrjax.suggestions.methods import METHODS

@@ -7,10 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import Curves, aligned, seeds_last, shortened, without_seed
-from lrjax.plotting.grids import grid_values
-from lrjax.plotting.style import spoken
+from lrjax.curves import (
+    Curves,
+    aligned,
+    coordinates,
+    seeds_last,
+    shortened,
+    spoken,
+    without_seed,
+)
 from lrjax.suggestions import Suggestion, rank
+from lrjax.suggestions.grids import grid_values
 
 Row = dict[str, Any]
 
@@ -124,16 +131,8 @@ def without_nan(value: Any) -> Any:
 def _lanes(axes: dict[str, np.ndarray]) -> list[tuple[tuple[int, ...], Row]]:
     """The index and the coordinates of every lane, whatever its seed."""
     axes = without_seed(axes)
-    return [
-        (
-            index,
-            {
-                name: _coordinate(values[k])
-                for (name, values), k in zip(axes.items(), index, strict=True)
-            },
-        )
-        for index in np.ndindex(*map(len, axes.values()))
-    ]
+    lanes = ((index, coordinates(axes, index)) for index in np.ndindex(*map(len, axes.values())))
+    return [(index, {n: _coordinate(v) for n, v in lane.items()}) for index, lane in lanes]
 
 
 def _coordinate(value: Any) -> int | float:

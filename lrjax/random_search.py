@@ -50,7 +50,7 @@ def random_lanes(
     """
     _checks.integer("n", n, minimum=1)
     if not distributions:
-        raise ValueError("random_lanes needs a distribution for at least one hyperparameter.")
+        raise ValueError("distributions must name at least one hyperparameter, got none.")
     columns = {
         name: _drawn(name, distribution, jax.random.fold_in(key, zlib.crc32(name.encode())), n)
         for name, distribution in distributions.items()

@@ -321,7 +321,6 @@ def test_a_recipe_shows_its_stages_and_its_plan():
 
 
 def test_a_recipe_takes_axes_in_rows():
-    import matplotlib.pyplot as plt
 
     axes = plt.subplots(3, 1, squeeze=False)[1]
     assert lrjax.plot_recipe(recipe(), axes=axes) == axes.ravel().tolist()

@@ -4,7 +4,7 @@ from helpers import make_curves
 
 import lrjax
 from lrjax import rank
-from lrjax.plotting.grids import grid_values
+from lrjax.suggestions.grids import grid_values
 
 RATE = np.geomspace(1e-4, 1, 80)
 SEEDS = 4

@@ -74,7 +74,7 @@ def _permutation(key: jax.Array, epoch: jax.typing.ArrayLike, size: int) -> jax.
 def _shuffled_once(size: int, seed: int, epoch: int) -> np.ndarray:
     with jax.ensure_compile_time_eval():
         key = jax.random.key(seed)
-    # Apart, because there the lowering would run, and so compile, each of its operations.
+    # Outside the `with`, inside which every operation would be compiled and run by itself.
     return np.asarray(_permutation.lower(key, epoch, size=size).compile()(key, epoch))
 
 

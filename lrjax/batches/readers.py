@@ -19,23 +19,23 @@ from lrjax.batches.streams import PREFETCH, StreamBatches, alike, read_ahead, to
 
 
 class Rows(NamedTuple):
-    """The batches of some steps, as rows of a dataset on the device."""
+    """A stretch of batches, as rows of a dataset on the device."""
 
     data: Any
-    rows: np.ndarray  # i32[steps, batch_size]
+    rows: np.ndarray  # i32[batches, batch_size]
 
     def fetch(self, k: Any) -> Any:
-        """The batch of step k."""
+        """Batch k of the stretch."""
         return take(self.data, self.rows[k])
 
 
 class Loaded(NamedTuple):
-    """The batches of some steps, as they were read, stacked along a first axis."""
+    """A stretch of batches, as they were read, stacked along a first axis."""
 
     batches: Any
 
     def fetch(self, k: Any) -> Any:
-        """The batch of step k."""
+        """Batch k of the stretch."""
         return take(self.batches, k)
 
 

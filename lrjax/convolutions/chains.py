@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """A convolution, steps that the largest of a window may go through later, and a pooling."""
+    """A convolution, elementwise steps that commute with a maximum, and the max-pooling behind."""
 
     convolution: JaxprEqn
     steps: tuple[Step, ...]
@@ -92,7 +92,7 @@ def _chain(pool, makers, rule) -> Chain | None:
 
 
 def _rising(eqn: JaxprEqn, window: Window) -> int | None:
-    """Which operand a result rises with, the same for all elements of a window, if one."""
+    """The operand that a result rises with, if the other is the same all over a window."""
     if eqn.primitive.name == "custom_jvp_call":
         return 0 if _source(eqn) is not None and _source(eqn) == _source(_relu()) else None
     if eqn.primitive.name not in {"add", "max", "min"}:

@@ -46,8 +46,8 @@ def max_pool(x: jax.Array, window: Window) -> jax.Array:
         >>> max_pool(x, window), jax.grad(lambda x: max_pool(x, window).sum())(x)
         (Array([1., 3.], dtype=float32), Array([1., 0., 0., 1., 0.], dtype=float32))
     """
-    # Of windows that overlap, XLA would compute all elements again for each place that they take in
-    # one, which are fewer along one axis after another.
+    # Where windows overlap, XLA computes an element again for every place that it takes in one;
+    # along one axis after another these are h + w instead of h * w.
     for part in [window] if window.disjoint else window.axes():
         x = _largest(x, part, x.shape)
     return x

@@ -13,7 +13,7 @@ import numpy as np
 
 from lrjax import _checks
 from lrjax.curves import files, tables
-from lrjax.curves.seeds import Arrays
+from lrjax.curves.axes import Arrays
 from lrjax.curves.smoothing import smoothed
 
 __all__ = ["Curves"]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrjax.curves.axes import coordinates
+
 if TYPE_CHECKING:
     from lrjax.curves.results import Curves
 
@@ -19,8 +21,8 @@ def summary(curves: Curves) -> str:
     rows = [[*header, "diverged at"]]
     smooth = curves.smooth().loss
     for index in np.ndindex(curves.diverged_at.shape):
-        names = [coordinate(axis[k]) for axis, k in zip(curves.axes.values(), index, strict=True)]
-        row = [*names, _number(_best(smooth[index])[1])]
+        row = [*map(coordinate, coordinates(curves.axes, index).values())]
+        row += [_number(_best(smooth[index])[1])]
         row += [_number(curves.rates()[index][_best(smooth[index])[0]])]
         row += [_number(_last(curves.loss[index]))]
         if evaluated:
@@ -38,6 +40,11 @@ def coordinate(value: Any, digits: int = 4) -> str:
         ('20240101', '0.0001')
     """
     return str(value) if isinstance(value, int | np.integer) else f"{value:.{digits}g}"
+
+
+def spoken(name: str) -> str:
+    """A name as people write it."""
+    return name.replace("_", " ")
 
 
 def shortened(value: Any, digits: int = 6) -> float:

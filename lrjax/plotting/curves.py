@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves, seeds_last, without_seed
+from lrjax.curves import Curves, seeds_last, spoken, without_seed
 from lrjax.plotting.style import (
     MAX_ENTRIES,
     Looks,
@@ -17,7 +17,6 @@ from lrjax.plotting.style import (
     given_or_new,
     lane_looks,
     lane_name,
-    spoken,
 )
 from lrjax.suggestions import Suggestion
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from lrjax import _checks
-from lrjax.curves import Curves, coordinate, seeds_last, without_seed
+from lrjax.curves import Curves, coordinate, spoken, without_seed
 from lrjax.plotting.curves import rises
-from lrjax.plotting.style import given_or_new, spoken
-from lrjax.suggestions import Suggestion, suggest
+from lrjax.plotting.style import given_or_new
+from lrjax.suggestions import Suggestion
+from lrjax.suggestions.grids import grid_values
 
 __all__ = ["plot_grid"]
 
@@ -96,22 +96,6 @@ def plot_grid(
     ax.set_ylabel(spoken(row))
     ax.set_title(TITLES[quantity], fontsize="medium")
     return ax
-
-
-def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = None) -> np.ndarray:
-    """One number per lane, over its seeds; NaN where there is none, f64[*axes without seed]."""
-    _checks.one_of("quantity", quantity, tuple(TITLES))
-    if quantity == "max_learning_rate":
-        return (suggestion or suggest(curves)).consensus.max_learning_rate
-    if quantity.endswith("eval_loss") and not len(curves.eval_steps):
-        raise ValueError("curves must have evaluations for the held-out loss, got none.")
-    curves = curves.done()
-    losses = curves.eval_loss if quantity.endswith("eval_loss") else curves.smooth().loss
-    if not losses.shape[-1]:  # of a sweep that was interrupted before the first evaluation
-        losses = np.full((*losses.shape[:-1], 1), np.nan)
-    last = quantity.startswith("last_")
-    values = (losses[..., -1] if last else np.fmin.reduce(losses, axis=-1)).astype(np.float64)
-    return seeds_last(curves.axes, values).mean(-1)
 
 
 def grid_quantities(curves: Curves) -> list[str]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import Curves
+from lrjax.curves import Curves, spoken
 from lrjax.plotting.curves import plot_curves, rises
 from lrjax.plotting.grids import plot_grid
 from lrjax.plotting.schedules import plot_schedule
-from lrjax.plotting.style import blank_figure, require_matplotlib, spoken
+from lrjax.plotting.style import blank_figure, require_matplotlib
 from lrjax.recipes import Recipe
 from lrjax.suggestions import suggest
 

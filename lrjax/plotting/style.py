@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrjax.curves import coordinate
+from lrjax.curves import coordinate, coordinates, spoken
 
 # In a grey print the pattern tells lines apart whose colours have become alike.
 DASHES: tuple[Any, ...] = (
@@ -53,16 +53,10 @@ def lane_colors(count: int) -> Any:
     return require_matplotlib().colormaps["viridis"](np.linspace(0.0, 0.82, count))
 
 
-def spoken(name: str) -> str:
-    """A name as people write it."""
-    return name.replace("_", " ")
-
-
 def lane_name(axes: dict[str, np.ndarray], index: tuple[int, ...]) -> str:
     """Such as `weight decay 0.001, momentum 0.9`."""
     return ", ".join(
-        f"{spoken(name)} {coordinate(values[k], 3)}"
-        for (name, values), k in zip(axes.items(), index, strict=True)
+        f"{spoken(name)} {coordinate(value, 3)}" for name, value in coordinates(axes, index).items()
     )
 
 

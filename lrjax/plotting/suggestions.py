@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import seeds_last
-from lrjax.plotting.style import given_or_new, lane_looks, lane_name, spoken
+from lrjax.curves import seeds_last, spoken
+from lrjax.plotting.style import given_or_new, lane_looks, lane_name
 from lrjax.suggestions import Suggestion
 
 __all__ = ["plot_suggestion"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lrjax.curves import Curves
+from lrjax.curves import Curves, spoken
 from lrjax.suggestions import Ranking, Suggestion
 
 __all__ = [
@@ -88,7 +88,7 @@ def largest_rate(agreed: Suggestion) -> tuple[str, list[str]]:
 
 def chosen_peak(ranking: Ranking, values: dict[str, float], loss: float) -> str:
     """Which peak and momentum were taken, and why."""
-    taken = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
+    taken = ", ".join(f"{spoken(name)} {value:.3g}" for name, value in values.items())
     lowest, tied = f"The lowest evaluation loss is {ranking.loss.min():.4g}", ranking.tied.sum()
     if tied == 1:
         return f"{lowest}, and that lane is taken: {taken}."

@@ -21,7 +21,7 @@ FLOOR = 1 / 20  # of the drop: the losses that belong to the bottom, and what is
 START = 75  # the percentile, of the losses up to the bottom, that is taken for their start
 BEGUN = 1 / 5  # of the rise: how much of a fall the first losses show that the range cuts off
 EARLY = 1 / 5  # of the points: a loss that ends before has diverged at the start
-UNTRAINED = 10  # how many times lower than the lowest rate 0 is taken to be
+AHEAD = 3  # how many times as large as the first rate the second is, at most
 TOO_WIDE = 4  # times the width that was asked for, an average hides what there is
 
 
@@ -90,14 +90,30 @@ def _largest_gap(points: Points, eval_loss: np.ndarray) -> float:
 
 
 def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates:
-    """The basin of a loss, or the reason why it has none."""
+    """The basin of a loss over the rate, or the reason why it has none.
+
+    A linear ramp's first rate, 0 or next to nothing, is decades below the others. Its loss may be
+    the transient of a start, and counts only where the others show no fall.
+    """
     _checks.static("width", width, above=0)
-    usable = np.isfinite(loss) & (rate >= 0)
-    diverged = not np.isfinite(loss[-1])
+    others = rate > rate[0]
+    second = rate[others].min(initial=np.inf)
+    decades = np.log10(np.maximum(rate, second / AHEAD))
+    if rate[0] < second / AHEAD:
+        basin = _basin_on(decades[others], loss[others], width)
+        if isinstance(basin, Basin) or basin.extend == "end":
+            return basin
+    return _basin_on(decades, loss, width)
+
+
+def _basin_on(decades: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates:
+    """The basin of a loss over decades of the rate, or the reason why it has none."""
+    usable = np.isfinite(loss) & np.isfinite(decades)
+    diverged = not len(loss) or not np.isfinite(loss[-1])
     early = diverged and len(loss) >= MIN_POINTS and usable.sum() < EARLY * len(loss)
     if usable.sum() < MIN_POINTS:
         return Rates(reason="diverged_at_start" if early else "too_few_points")
-    curve = smooth(_decades(rate)[usable], loss[usable], width)
+    curve = smooth(decades[usable], loss[usable], width)
     decades, average = curve.decades, curve.average
 
     # The lowest loss that is sure: where points are few, one low loss makes a dip.
@@ -121,12 +137,6 @@ def _basin_of(rate: np.ndarray, loss: np.ndarray, width: float) -> Basin | Rates
     near = np.abs(decades - decades[bottom]) <= curve.width[bottom]
     bottom = int(np.argmin(np.where(near, curve.fit, np.inf)))
     return Basin(decades, curve.fit, bottom, drop, significant)
-
-
-def _decades(rate: np.ndarray) -> np.ndarray:
-    """The rates in decades, of which 0, as good as any that trains nothing, is below the others."""
-    lowest = rate[rate > 0].min(initial=np.inf)
-    return np.log10(np.maximum(rate, lowest / UNTRAINED))
 
 
 def _begun(average: np.ndarray, bottom: int) -> float:

@@ -14,7 +14,6 @@ MIN_POINTS, MAX_POINTS = 10, 2000
 # Chosen on the made-up curves of benchmarks/suggestions.py, whose header says on which of them.
 PLACES = 3  # of the grid, for every width
 SPACING = 1.5  # an average is at least as wide as so many distances between points
-GAP = 3  # times the distance of other points, or the width, and two are too far apart to be joined
 AROUND = 6  # widths from which the noise at a place is estimated
 PERSISTENT = 0.3  # beyond this correlation of neighbours it is the smoothing that bends
 
@@ -60,26 +59,17 @@ def _kernels(decades: tuple[float, ...], width: float) -> Kernels:
     points = np.array(decades)
     places = min(2 + int(np.ptp(points) / (width / PLACES)), MAX_POINTS)
     grid = np.linspace(points[0], points[-1], places)
-    gaps = np.diff(points)
-    # Of a point the nearer neighbour: a linear ramp's first ones are decades apart.
-    near = np.minimum(gaps[1:], gaps[:-1])
-    spacing = np.concatenate([near[:1], near, near[-1:]])
-    # Nothing is known inside a gap; there the loss is taken to be still what it was before.
-    before = np.searchsorted(points, grid, side="right").clip(1, len(gaps)) - 1
-    empty = gaps > GAP * np.maximum(width, spacing[:-1])
-    at = np.where(empty[before], points[before], grid)
-    apart = np.interp(at, points, spacing)
+    apart = np.interp(grid, points, np.gradient(points))
     widths = np.maximum(width, SPACING * apart)
     # The noise is that of lower rates: what follows a minimum may be chaos.
-    nearby = _gaussian(at, points[1:-1], AROUND * widths)
-    nearby *= points[1:-1] <= np.maximum(at, points[MIN_POINTS - 1])[:, None]
-    nearby *= ~(empty[1:] | empty[:-1])
+    nearby = _gaussian(grid, points[1:-1], AROUND * widths)
+    nearby *= points[1:-1] <= np.maximum(grid, points[MIN_POINTS - 1])[:, None]
     return Kernels(
         grid,
         widths,
-        _gaussian(at, points, widths),
+        _gaussian(grid, points, widths),
         nearby / nearby.sum(1, keepdims=True),
-        _parabolas(at, points, np.maximum(width, apart)),
+        _parabolas(grid, points, np.maximum(width, apart)),
     )
 
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrjax.curves import Curves, aligned, coordinate, seeds_last, without_seed
+from lrjax.curves import (
+    Curves,
+    aligned,
+    coordinate,
+    coordinates,
+    seeds_last,
+    spoken,
+    without_seed,
+)
 from lrjax.suggestions.fits import MIN_POINTS
 from lrjax.suggestions.methods import suggest
 
@@ -45,13 +53,13 @@ class Ranking:
 
     def __repr__(self) -> str:
         """A table of the lanes, the best first."""
-        names = [name.replace("_", " ") for name in self.axes]
+        names = [*map(spoken, self.axes)]
         rows = [["", *names, "loss", "behind", "noise", "max rate"]]
         best = self.order[0]
         chosen = _flat_index(self.axes, self.best)
         for lane in self.order:
             index = np.unravel_index(lane, self.loss.shape)
-            where = [coordinate(axis[k]) for axis, k in zip(self.axes.values(), index, strict=True)]
+            where = map(coordinate, coordinates(self.axes, index).values())
             columns = (self.loss, self.noise, self.max_learning_rate)
             loss, noise, rate = (float(column[index]) for column in columns)
             behind = loss - float(self.loss.flat[best]) if lane != best else np.nan
@@ -133,7 +141,7 @@ def rank(curves: Curves) -> Ranking:
         spread=spread.reshape(shape),
         order=order,
         tied=tied.reshape(shape),
-        best={name: axis[k].item() for (name, axis), k in zip(axes.items(), index, strict=True)},
+        best={name: value.item() for name, value in coordinates(axes, index).items()},
         significant=bool(losses.shape[1] > 1 and tied.sum() == 1),
     )
 

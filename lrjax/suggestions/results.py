@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrjax.curves import coordinate, seeds_last, without_seed
+from lrjax.curves import coordinate, coordinates, seeds_last, without_seed
 
 __all__ = ["Rates", "Suggestion", "over_named"]
 
@@ -114,8 +114,8 @@ class Suggestion:
         lines = [f"Suggestion by {self.method!r}"]
         for index in np.ndindex(agreed.learning_rate.shape):
             where = ", ".join(
-                f"{name} {coordinate(values[k])}"
-                for (name, values), k in zip(agreed.axes.items(), index, strict=True)
+                f"{name} {coordinate(value)}"
+                for name, value in coordinates(agreed.axes, index).items()
             )
             lines.append(f"  {where}{': ' if where else ''}{agreed._describe(index)}")
         return "\n".join(lines)

@@ -56,10 +56,10 @@ class Ramped:
         return ramps
 
     def with_ramps(self, curves: Curves) -> Curves:
-        """The curves with the whole ramps.
+        """The curves with the ramps in place of NaN.
 
-        Even where every lane diverged before their ends, or the optimizer does not tell; but not
-        where it tells otherwise, as `optax.MultiSteps` around it does.
+        NaN stands where every lane had diverged, or the optimizer reports no rate. Rates that it
+        reports and that are not the ramp's, as those of `optax.MultiSteps`, stay.
         """
         counts = np.arange(self.steps)
         rate, *momentum = (np.asarray(ramp(counts)) for ramp in self.schedules().values())

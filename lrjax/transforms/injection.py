@@ -24,7 +24,7 @@ Transform: TypeAlias = optax.GradientTransformationExtraArgs
 
 
 class Injection(NamedTuple):
-    """A factory and its arguments, by what becomes of them."""
+    """A factory and its arguments, sorted by what `inject` does with them."""
 
     factory: Callable[..., optax.GradientTransformation]
     schedules: dict[str, Schedule]  # evaluated at every update
@@ -242,7 +242,7 @@ def _widen(tree: Any) -> Any:
 
 
 def _wider(one: Any, other: Any) -> Any:
-    """The type of both together; the other, where one is an 8-bit float, which JAX promotes not."""
+    """Their promoted type; that of the other beside an 8-bit float, which JAX does not promote."""
     return other if one.itemsize == 1 else jnp.promote_types(one, other)
 
 

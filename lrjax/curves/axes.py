@@ -1,10 +1,22 @@
-"""The axis of seeds, which stands anywhere among the axes of lanes."""
+"""The axes of lanes, among which that of the seeds stands anywhere."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+
+
+def coordinates(axes: Arrays, index: tuple[Any, ...]) -> dict[str, Any]:
+    """A lane's coordinate along every axis.
+
+    Example:
+        >>> coordinates({"momentum": np.array([0.8, 0.9]), "seed": np.array([4])}, (1, 0))
+        {'momentum': np.float64(0.9), 'seed': np.int64(4)}
+    """
+    return {name: values[k] for (name, values), k in zip(axes.items(), index, strict=True)}
 
 
 def without_seed(axes: Arrays) -> Arrays:
