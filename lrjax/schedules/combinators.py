@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lrjax import _checks
-from lrjax.schedules import _numerics
+from lrjax.schedules import _growth, _numerics
 from lrjax.schedules._numerics import MAX_COUNT, Schedule
 from lrjax.schedules.steps import check_between
 
@@ -329,7 +329,7 @@ def repeat(
 
 @_numerics.closed_form
 def _repeat(count, schedule, cycle_steps, cycle_mult, decay):
-    cycle = _numerics.locate(count, cycle_steps, cycle_mult)
+    cycle = _growth.locate(count, cycle_steps, cycle_mult)
     # What is done of a longer cycle, in steps of the first one.
     if float(cycle_mult).is_integer():
         position, _ = _numerics.divide(count - cycle.first, cycle.growth)

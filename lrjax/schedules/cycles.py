@@ -9,7 +9,7 @@ import jax
 from jax.typing import ArrayLike
 
 from lrjax import _checks
-from lrjax.schedules import _numerics
+from lrjax.schedules import _growth, _numerics
 from lrjax.schedules._numerics import Schedule
 from lrjax.schedules.decays import exponential_decay
 
@@ -273,7 +273,7 @@ def warm_restarts(
 def _warm_restarts(
     count, peak_value, cycle_steps, cycle_mult, end_value, peak_decay, warmup_steps, num_cycles
 ):
-    cycle = _numerics.locate(count, cycle_steps, cycle_mult, num_cycles)
+    cycle = _growth.locate(count, cycle_steps, cycle_mult, num_cycles)
     xp = _numerics.namespace(count, peak_value, end_value, peak_decay)
     peak = _numerics.as_float(peak_value) * _numerics.power(peak_decay, cycle.number)
     rise = _numerics.as_float(0)

@@ -1,17 +1,19 @@
 """Transforms: optimizers whose hyperparameters follow schedules and can be read back.
 
-`inject` makes one of any Optax factory; the rest is calls of it. Hyperparameters live in the
+`inject` makes one of any Optax factory; the rest is calls of it. `arguments` tells hyperparameters
+from what else a factory takes, `dtypes` has their types, `adapters` what gives schedules to those
+that take numbers only. Hyperparameters live in the
 state, as float32 arrays: a schedule rewrites them at every update, `get_hyperparams` reads them
 and `set_hyperparams` changes those that no schedule drives, without compiling anything anew.
 """
 
 from lrjax.transforms import groups, hyperparams, injection, optimizers, plateaus
+from lrjax.transforms.adapters import with_schedules as with_schedules
 from lrjax.transforms.groups import *
 from lrjax.transforms.hyperparams import *
 from lrjax.transforms.hyperparams import injected_states as injected_states
 from lrjax.transforms.hyperparams import is_injected as is_injected
 from lrjax.transforms.injection import *
-from lrjax.transforms.injection import with_schedules as with_schedules
 from lrjax.transforms.optimizers import *
 from lrjax.transforms.plateaus import *
 

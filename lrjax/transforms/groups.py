@@ -13,7 +13,8 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks, schedules
-from lrjax.transforms.injection import Hyperparam, Transform, hyperparameter, inject, is_zero
+from lrjax.transforms.arguments import Hyperparam, hyperparameter, is_zero
+from lrjax.transforms.injection import Transform, inject
 
 __all__ = ["discriminative", "geometric_learning_rates", "layerwise_decay"]
 

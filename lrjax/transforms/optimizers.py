@@ -20,7 +20,8 @@ from lrjax.schedules import (
     triangular,
     triangular2,
 )
-from lrjax.transforms.injection import Hyperparam, Transform, hyperparameter, inject, is_zero
+from lrjax.transforms.arguments import Hyperparam, hyperparameter, is_zero
+from lrjax.transforms.injection import Transform, inject
 
 __all__ = ["adamw", "cyclical_sgd", "onecycle_adamw", "onecycle_sgd", "sgd"]
 

@@ -11,7 +11,8 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks
-from lrjax.transforms.injection import Transform, as_hyperparameter, cast_like, injects
+from lrjax.transforms.dtypes import as_hyperparameter, cast_like
+from lrjax.transforms.injection import Transform, injects
 
 __all__ = ["plateau"]
 
