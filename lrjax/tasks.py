@@ -36,6 +36,8 @@ class Task(NamedTuple):
 def task(loss_fn: Callable, init: Any) -> Task:
     """A task from a loss function of parameters and a batch.
 
+    One that draws random numbers, or that changes a state, is a `Task` of its own.
+
     Args:
         loss_fn: `(params, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
         init: `key -> params`, or the parameters themselves, which may be a module of Equinox.

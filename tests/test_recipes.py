@@ -147,8 +147,8 @@ def test_lanes_may_use_rates_of_their_own():
         rate = lrjax.scale(learning_rate, 1 / (1 + 100 * weight_decay))
         return optax.chain(lrjax.sgd(rate, momentum, weight_decay=weight_decay))
 
-    found = recipe(optimizer=slowed)
-    assert found.evidence["range_test"].learning_rate.shape == (2, 2, 80)
+    found = recipe(optimizer=slowed, seeds=1, total_steps=60)
+    assert found.evidence["range_test"].learning_rate.shape == (2, 1, 60)
     assert "Range tests with rates from 9.09e-07 to 9.9," in found.describe()
     assert 1e-3 < found.max_learning_rate < 10
 

@@ -457,10 +457,10 @@ def test_a_flat_noisy_loss_does_not_diverge():
     ("noise", "steps", "most"),
     [
         (lambda key: 2.3 + 0.05 * jax.random.normal(key), 40, 0.0005),
-        (lambda key: jnp.exp(jax.random.normal(key)), 200, 0.001),
-        (lambda key: 1e-2 * jnp.abs(jax.random.t(key, 3.0)), 200, 0.001),
+        (lambda key: jnp.exp(jax.random.normal(key)), 100, 0.001),
+        (lambda key: 1e-2 * jnp.abs(jax.random.t(key, 3.0)), 100, 0.001),
         # Its variance is infinite.
-        (lambda key: (jax.random.t(key, 1.5, (16,)) ** 2).mean(), 200, 0.04),
+        (lambda key: (jax.random.t(key, 1.5, (16,)) ** 2).mean(), 100, 0.04),
     ],
     ids=["normal", "lognormal", "of a trained model", "with outliers"],
 )
@@ -469,7 +469,7 @@ def test_noise_does_not_look_like_divergence(noise, steps, most):
         return noise(key) + 0.0 * params, (model_state, {})
 
     task = lrjax.Task(lambda key: (jnp.zeros(()), {}), loss)
-    curves = lrjax.range_test(task, BATCHES, steps=steps, seeds=4000)
+    curves = lrjax.range_test(task, BATCHES, steps=steps, seeds=2000)
     assert curves.diverged.mean() < most
 
 

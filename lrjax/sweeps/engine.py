@@ -83,9 +83,10 @@ def sweep(
             hyperparameters start anew.
         batch_size: of data given as they are; 64, or all if they are fewer, if not given.
         eval_batches: what to evaluate on, with `train=False`: every sample of data as they are
-            or of `array_batches(…)`, or a finite iterable of batches. None for no evaluation.
+            or of `array_batches(…)`, or a finite iterable of batches. The loss is the mean over
+            batches, each with the weight of its samples. None for no evaluation.
         eval_every: updates between evaluations; the last update is always followed by one.
-            About 25 evaluations if not given.
+            About 25 evaluations if not given. Only with `eval_batches`.
         divergence: the factor above; None leaves only losses that are not finite, as for a loss
             that is meant to rise.
         accumulate: batches whose gradients are averaged into one update.
