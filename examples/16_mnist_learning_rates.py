@@ -31,7 +31,7 @@ PUBLISHED_ACCURACIES = [0.101, 0.989, 0.992, 0.951, 0.162]
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data", help="MNIST as an .npz file")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=4)
 arguments = parser.parse_args()
 widths = (32, 64, 256) if arguments.data else (4, 8, 16)
 if arguments.data:

@@ -50,8 +50,8 @@ def smith_recipe(
     2. Short 1cycle runs at that decay and every momentum (2018, section 4.3), each at a
        quarter, a half, once and twice the largest usable rate, because a higher momentum takes
        a lower rate. Of those that are tied with the lowest evaluation loss, one of the lowest
-       rate is taken, because longer runs take lower rates. Where only
-       the lowest peak is, peaks down to a 256th are tried: optimizers such as Lion need them.
+       rate is taken, because longer runs take lower rates. Where none but those of the lowest peak
+       are, lower ones are tried, down to a 256th: optimizers such as Muon need them.
     3. The plan: one cycle over all steps, from a tenth of the chosen rate (2018, section 5).
 
     A test whose range does not hold the minimum of every lane is run again with a wider one. A
