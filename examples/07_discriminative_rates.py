@@ -41,7 +41,7 @@ def loss(params, batch):
 _, final = lrjax.sweep(
     lrjax.task(loss, init),
     (images[old], labels[old]),
-    lambda: lrjax.onecycle_sgd(0.5, 200),
+    lambda: lrjax.onecycle_sgd(0.2, 200),
     steps=200,
     return_state=True,
 )
