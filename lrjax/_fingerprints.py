@@ -139,30 +139,32 @@ def _paths(code: types.CodeType) -> frozenset[Keys]:
     """
     steps = list(dis.get_instructions(code))
     written = {step.argval for step in steps if step.opname in ("STORE_GLOBAL", "STORE_ATTR")}
-    writes_items = any(step.opname == "STORE_SUBSCR" for step in steps)
+    items = not any(step.opname == "STORE_SUBSCR" for step in steps)
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    found = set()
-    for k, step in enumerate(steps):
-        if step.opname not in LOADING or step.argval in written:
-            continue
-        path, k = [(True, step.argval)], k + 1
-        while k < len(steps):
-            if steps[k].opname in ("LOAD_ATTR", "LOAD_METHOD") and steps[k].argval not in written:
-                path.append((False, steps[k].argval))
-                k += 1
-            elif _is_item(steps[k : k + 2]) and not writes_items:
-                path.append((True, steps[k].argval))
-                k += 2
-            else:
-                break
-        found.add(tuple(path))
+    found = (
+        _path(steps[k:], written, items)
+        for k, step in enumerate(steps)
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval not in written
+    )
     return frozenset(found).union(*map(_paths, inner))
 
 
-LOADING = ("LOAD_GLOBAL", "LOAD_NAME")
+def _path(steps: list[dis.Instruction], written: set[str], items: bool) -> Keys:
+    """The global that is loaded first, and the attributes and items that are read of it."""
+    path, k = [(True, steps[0].argval)], 1
+    while k < len(steps):
+        if steps[k].opname in ("LOAD_ATTR", "LOAD_METHOD") and steps[k].argval not in written:
+            path.append((False, steps[k].argval))
+            k += 1
+        elif items and _reads_item(steps[k : k + 2]):
+            path.append((True, steps[k].argval))
+            k += 2
+        else:
+            break
+    return tuple(path)
 
 
-def _is_item(steps: list[dis.Instruction]) -> bool:
+def _reads_item(steps: list[dis.Instruction]) -> bool:
     """Whether code reads the item of a constant key."""
     if len(steps) < 2 or steps[0].opname not in ("LOAD_CONST", "LOAD_SMALL_INT"):
         return False
@@ -170,12 +172,14 @@ def _is_item(steps: list[dis.Instruction]) -> bool:
 
 
 def _along(values: dict[str, Any], path: Keys) -> Iterator[Any]:
-    """What is found at every key of a path, up to one that is missing; properties do not run."""
+    """What is found at every key of a path, up to one that is missing; nothing of it runs."""
     value: Any = values
     for is_item, key in path:
+        if is_item and not isinstance(value, Mapping | list | tuple):
+            return
         try:
             value = value[key] if is_item else inspect.getattr_static(value, key)
-        except Exception:
+        except Exception:  # there is no such key, yet
             return
         value = value.fget if isinstance(value, property) else value
         yield value

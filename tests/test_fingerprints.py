@@ -332,3 +332,19 @@ def test_arrays_of_objects_count_by_what_they_hold():
         return np.array(["".join(["made", " anew"]), None])
 
     assert fingerprint(make()) == fingerprint(make())
+
+
+class Lazy:
+    def __getitem__(self, key):
+        pytest.fail("a fingerprint reads no data")
+
+    @property
+    def scale(self):
+        pytest.fail("a fingerprint runs no properties")
+
+
+LAZY = Lazy()
+
+
+def test_a_fingerprint_runs_nothing():
+    fingerprint(lambda x: x * LAZY[0] * LAZY.scale)
