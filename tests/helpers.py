@@ -55,6 +55,11 @@ def line_loss(params, batch):
     return jnp.mean((points @ params - labels.astype(points.dtype)) ** 2)
 
 
+def falling_and_rising(rate, lowest=0.0, onset=0.003, edge=0.3):
+    """The loss of a range test: it falls by 2 around one rate, and rises behind another."""
+    return lowest + 2 / (1 + rate / onset) + (rate / edge) ** 3
+
+
 def make_curves(rate, loss, **fields):
     """Curves with axes to fit; `loss` is [*axes, steps]."""
     loss = np.asarray(loss, np.float32)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import make_curves
+from helpers import falling_and_rising, make_curves
 
 import lrjax
 from lrjax import rank
@@ -12,7 +12,7 @@ SEEDS = 4
 
 def fall(lowest, edge=0.3):
     """A range test that falls to about `lowest` before it rises at `edge`."""
-    return lowest + 2 / (1 + RATE / 0.003) + (RATE / edge) ** 3
+    return falling_and_rising(RATE, lowest, edge=edge)
 
 
 def lanes(lowests, edges=None, noise=0.0, seeds=SEEDS, shared=0.2):

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import clouds, compilations, make_curves, network_init, network_loss
+from helpers import (
+    clouds,
+    compilations,
+    falling_and_rising,
+    make_curves,
+    network_init,
+    network_loss,
+)
 
 import lrjax
 from lrjax import Recipe, smith_recipe
@@ -215,7 +222,7 @@ RATES = functools.partial(np.geomspace, num=100)
 
 def test_a_range_that_starts_too_high_is_widened_downwards():
     def test(stage, start, end):
-        loss = 0.3 + 2 / (1 + RATES(start, end) / 1e-8) + (RATES(start, end) / 3e-7) ** 3
+        loss = falling_and_rising(RATES(start, end), 0.3, onset=1e-8, edge=3e-7)
         return make_curves(RATES(start, end), [[np.where(loss < 20, loss, np.nan)]])
 
     tests, start, end = stages._with_minima(test, 1e-6, 0.1)
@@ -320,8 +327,7 @@ def ranked(*curves):
 
 
 def basin(lowest, onset=0.003, edge=0.3):
-    rate = RATES(1e-4, 1)
-    return lowest + 2 / (1 + rate / onset) + (rate / edge) ** 3
+    return falling_and_rising(RATES(1e-4, 1), lowest, onset, edge)
 
 
 def test_accounts_say_why_a_decay_was_taken():

@@ -3,7 +3,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from helpers import make_curves
+from helpers import falling_and_rising, make_curves
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -239,7 +239,7 @@ def test_seeds_agree_on_a_consensus_with_a_spread():
 def test_half_of_the_seeds_are_enough_for_a_consensus():
     rate = np.geomspace(1e-4, 1, 100)
     flat = 2.3 + 0.1 * np.random.default_rng(0).normal(size=100)
-    falls = 2 / (1 + rate / 0.003) + (rate / 0.3) ** 3
+    falls = falling_and_rising(rate)
     assert suggest(make_curves(rate, [falls, flat])).consensus.reason == ""
     assert suggest(make_curves(rate, [falls, flat, flat])).consensus.reason == "not_learning"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +49,17 @@ class Ramped:
         """The lane's optimizer."""
         return with_schedules(self.optimizer, **hyperparams | self.schedules())
 
-    def schedules(self) -> dict[str, Schedule]:
-        """The ramps, by the hyperparameter that follows each."""
-        ramps = {"learning_rate": RAMPS[self.ramp](*self.rates, self.steps)}
+    @property
+    def ramps(self) -> dict[str, tuple[Callable, tuple[float, float]]]:
+        """The kind and the ends of the ramps, by the hyperparameter that follows each."""
+        ramps = {"learning_rate": (RAMPS[self.ramp], self.rates)}
         if self.momentums is not None:
-            ramps[self.momentum_name] = linear_ramp(*self.momentums, self.steps)
+            ramps[self.momentum_name] = linear_ramp, self.momentums
         return ramps
+
+    def schedules(self) -> dict[str, Schedule]:
+        """The ramps as schedules."""
+        return {name: ramp(*ends, self.steps) for name, (ramp, ends) in self.ramps.items()}
 
     def with_ramps(self, curves: Curves) -> Curves:
         """The curves with the ramps in place of NaN.
@@ -72,7 +78,7 @@ class Ramped:
     def __signature__(self) -> inspect.Signature:
         """What is left for the lanes to set."""
         signature = inspect.signature(self.optimizer)
-        left = [p for p in signature.parameters.values() if p.name not in self.schedules()]
+        left = [p for p in signature.parameters.values() if p.name not in self.ramps]
         return signature.replace(parameters=left)
 
 
@@ -145,9 +151,10 @@ def range_test(
         momentum = float(pair[0]), float(pair[1])
     name = momentum_name(optimizer)
     ramped = Ramped(comparable(optimizer), ramp, steps, rates, momentum, name)
-    check_optimizer(optimizer, ramped.schedules(), setter="range_test")
+    followed = ramped.schedules()  # which checks the ends
+    check_optimizer(optimizer, followed, setter="range_test")
     lanes = make_lanes(options.get("lanes"), seeds=1)
-    set_twice = ramped.schedules().keys() & lanes.hyperparams.keys()
+    set_twice = followed.keys() & lanes.hyperparams.keys()
     if set_twice:
         raise ValueError(f"lanes must not set {sorted(set_twice)}, which follow the test's ramp.")
     try:
