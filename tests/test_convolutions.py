@@ -21,14 +21,26 @@ def normal(seed, shape, dtype=jnp.float32):
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
-# Many small programs, each of which runs once.
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+@pytest.fixture(scope="module", autouse=True)
+def unoptimized():
+    """Many small programs, each of which runs once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def optimized():
+    """For tests of what the optimizations do."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def assert_same(function, *args, rtol=1e-5):
     """Values and gradients of a function are the same, plain and rewritten."""
 
-    @quickly
+    @jax.jit
     def both(*args):
         def one(f):
             value, back = jax.vjp(f, *args)
@@ -128,7 +140,7 @@ def test_batches_of_kernels_equal_the_plain_ones(name):
     x, kernels = normal(0, shape), normal(1, (3, *kernel_shape))
     assert_same(jax.vmap(function, (None, 0)), x, kernels)
 
-    @quickly
+    @jax.jit
     def lanes(kernels):
         def gradients(f):
             return jax.vmap(jax.grad(lambda kernel: jnp.sin(f(x, kernel)).sum()))(kernels)
@@ -528,11 +540,7 @@ def swept(**options):
     )
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return swept(rewrite_convolutions=False)
-
-
+@pytest.mark.usefixtures("optimized")
 def test_a_pool_has_one_largest_element():
     """Even where the compiler computes its elements twice, and rounds them in two ways."""
     batch = tuple(array[:16] for array in DATA)
@@ -540,7 +548,7 @@ def test_a_pool_has_one_largest_element():
     def loss(params, model_state, key):
         return TASK.loss(params, model_state, batch, key, True)[0]
 
-    # Fully optimized, for only that rounds in two ways: so compiled once, and run often.
+    # Compiled once, and run often.
     expected, found = (jax.jit(jax.grad(function)) for function in (loss, rewrite(loss)))
     for key in jax.random.split(jax.random.key(0), 8):
         given = *TASK.init(key), key
@@ -548,8 +556,10 @@ def test_a_pool_has_one_largest_element():
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
 
 
-def test_sweeps_are_the_same(plain):
-    (curves, state), (expected, expected_state) = swept(lane_batch=3), plain
+@pytest.mark.usefixtures("optimized")
+def test_sweeps_are_the_same():
+    curves, state = swept(lane_batch=3)
+    expected, expected_state = swept(rewrite_convolutions=False)
     np.testing.assert_allclose(curves.loss, expected.loss, rtol=1e-4)
     np.testing.assert_allclose(curves.eval_loss, expected.eval_loss, rtol=1e-4)
     np.testing.assert_array_equal(curves.metrics["accuracy"], expected.metrics["accuracy"])
