@@ -251,10 +251,11 @@ def short(monkeypatch):
             assert (steps, eval_every) == (100, 20)
             axes = {name: np.float32(values) for name, values in lanes.items()}
             loss = np.broadcast_to(next(given), (4, 2, 2))[..., None]
+            first = np.full_like(loss, 2.3)
             return lrjax.Curves(
                 axes=axes | {"seed": np.arange(2)},
                 learning_rate=[0.1] * steps,
-                loss=np.repeat(loss, steps, -1),
+                loss=np.concatenate([first, np.repeat(loss, steps - 1, -1)], -1),
                 eval_steps=[steps],
                 eval_loss=loss,
             )
@@ -278,7 +279,7 @@ def losses(*rows):
 
 
 def test_of_tied_peaks_the_lowest_is_taken_at_its_best_momentum(short):
-    found = short(losses([2.0, 2.0], [0.32, 0.31], [0.3, 2.0], [2.0, 2.0]))
+    found = short(losses([2.0, 2.0], [0.32, 0.31], [0.3, 0.6], [2.0, 2.0]))
     assert peaks(found.evidence["cycles"]) == [0.1, 0.2, 0.4, 0.8]
     assert found.values == {"max_learning_rate": 0.2, "momentum": 0.95}
     assert found.doubts == ["the seeds cannot tell the momenta 0.9, 0.95 apart at that rate."]
@@ -291,9 +292,19 @@ def test_where_the_lowest_peak_is_the_best_lower_ones_are_tried(short):
     assert peaks(found.evidence["higher_0"]) == [0.1, 0.2, 0.4, 0.8]
     assert peaks(found.evidence["cycles"]) == [0.0125, 0.025, 0.05, 0.1]
     assert found.values == {"max_learning_rate": 0.025, "momentum": 0.95}
-    (doubt,) = found.doubts
-    assert "lower ones were tried" in doubt
+    lowered, fragile = found.doubts
+    assert "lower ones were tried" in lowered
+    assert "twice as high fails" in fragile
     assert len(found.account) == 3
+
+
+@pytest.mark.parametrize(
+    ("next_peak", "fails"), [(0.3, False), (1.2, False), (1.4, True), (np.nan, True)]
+)
+def test_a_peak_next_to_one_that_fails_is_doubted(short, next_peak, fails):
+    found = short(losses([2.0, 2.0], [2.0, 0.2], [0.3, next_peak], [np.nan, np.nan]))
+    assert found.values == {"max_learning_rate": 0.2, "momentum": 0.95}
+    assert any("twice as high fails" in doubt for doubt in found.doubts) == fails
 
 
 def test_short_runs_that_all_diverge_are_a_reason(short):

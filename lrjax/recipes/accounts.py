@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 DISAGREEMENT = 0.3  # decades, a factor of two
+FAILS = 0.5  # a peak after which the loss has fallen by less than that part of the taken one's
 
 
 def done(what: str, curves: Curves) -> str:
@@ -99,9 +100,12 @@ def chosen_peak(ranking: Ranking, values: dict[str, float], loss: float) -> str:
 
 
 def doubtful_peak(
-    values: dict[str, float], peaks: Sequence[float], tied_momentums: Sequence[float]
+    values: dict[str, float],
+    peaks: Sequence[float],
+    tied_momentums: Sequence[float],
+    fallen: np.ndarray,
 ) -> list[str]:
-    """Where that choice is weak."""
+    """Where that choice is weak; `fallen`: by how much the loss fell, at it and higher peaks."""
     doubts = []
     for name, end in (("lowest", min(peaks)), ("highest", max(peaks))):
         if values["max_learning_rate"] == end:
@@ -109,4 +113,6 @@ def doubtful_peak(
     if len(tied_momentums) > 1:
         tied = ", ".join(f"{momentum:g}" for momentum in tied_momentums)
         doubts.append(f"the seeds cannot tell the momenta {tied} apart at that rate.")
+    if len(fallen) > 1 and fallen[1] < FAILS * fallen[0]:
+        doubts.append("a peak twice as high fails: a longer run may not survive the one taken.")
     return doubts

@@ -193,13 +193,14 @@ def short_runs(
         loss = np.where(ranking.tied, ranking.loss, np.inf).reshape(len(PEAKS), -1)
         if np.isfinite(loss[1:]).any() or _interrupted(tests[-1]):
             break
-    evidence = {"cycles": tests[-1]}
-    evidence |= {f"higher_{k}": curves for k, curves in enumerate(tests[:-1])}
-    account = [accounts.done("Short 1cycles", curves) for curves in tests]
+    curves = tests[-1]
+    evidence = {"cycles": curves}
+    evidence |= {f"higher_{k}": test for k, test in enumerate(tests[:-1])}
+    account = [accounts.done("Short 1cycles", test) for test in tests]
     doubts = []
     if len(tests) > 1:
         doubts.append("the lowest of the first peaks was the best, and lower ones were tried.")
-    if _interrupted(tests[-1]):
+    if _interrupted(curves):
         return Finding({}, account, doubts, evidence, INTERRUPTED)
     if not np.isfinite(loss).any():
         return Finding({}, account, doubts, evidence, "short_runs_diverged")
@@ -213,7 +214,8 @@ def short_runs(
         values["momentum"] = float(momentums[column])
         tied = [float(m) for m, each in zip(momentums, loss[row], strict=True) if each < np.inf]
     account.append(accounts.chosen_peak(ranking, values, loss[row, column]))
-    doubts += accounts.doubtful_peak(values, tried, tied)
+    fallen = np.nanmean(curves.loss[..., 0]) - ranking.loss.reshape(loss.shape)[row:, column]
+    doubts += accounts.doubtful_peak(values, tried, tied, fallen)
     return Finding(values, account, doubts, evidence)
 
 
