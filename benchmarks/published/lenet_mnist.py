@@ -10,12 +10,12 @@ this name at momentum 0.9, `0.01 (1 + 1e-4 t)**-0.75`. Ours are four seeds as la
 the samples are shuffled anew every epoch, where Caffe reads them in a fixed order. The accuracy
 is that of the last update.
 
-Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, "inv" with `--seeds 2`:
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2:
 
     8 updates of 4 seeds: 3.2 s as lanes, 5.1 s one after another, a factor of 1.59
     policy  epochs  updates       ours, %    Smith's, %             our seeds, %
     1cycle      12    1,406  99.09 ± 0.06  99.25 ± 0.03  99.01 99.10 99.11 99.14
-    inv         85    9,961  99.02 ± 0.00  99.03 ± 0.04              99.02 99.02
+    inv         85    9,961  99.02 ± 0.02  99.03 ± 0.04  98.99 99.02 99.03 99.03
     with --nesterov:
     1cycle      12    1,406  99.09 ± 0.03  99.25 ± 0.03  99.07 99.05 99.10 99.12
     with --nesterov --relu:
