@@ -12,7 +12,8 @@ normalization: `--parts 8` does so too. A call that is stopped after some minute
 and the same call goes on from there.
 
 Made for a GPU, and not yet run in full. On a 2-core x86-64 CPU with JAX 0.10.2, a ResNet-8 and a
-tenth of the updates (`--depth 8 --steps 1000 --rows cyclical`, 22 minutes):
+tenth of the updates, one seed (`--depth 8 --steps 1000 --rows cyclical`), which is another set-up
+than the published one beside it:
 
     policy    updates    of  ours, %  published, %
     cyclical     1000  1000    69.94          80.6
