@@ -1,7 +1,7 @@
 """In which order do Smith's policies come at equal updates, on CIFAR-10 with Caffe's network?
 
     python benchmarks/published/clr_policies.py --data cifar10_10k.npz [--checkpoints DIR]
-        [--updates 2500] [--network full]
+        [--updates 2500] [--network full] [--peak 0.003]
 
 Smith 2015 (arXiv 1506.01186), Table 1: "fixed" (Caffe's own: 0.001, a tenth and a hundredth of
 it at the end), "triangular2" (from 0.001 to 0.006 in half cycles of 4 epochs), "decay" (from
@@ -48,7 +48,7 @@ from shared import (
 
 import lrjax
 
-BATCH, WEIGHT_DECAY = 100, 0.004
+BATCH, WEIGHT_DECAY, PEAK = 100, 0.004, 0.006
 LENGTH = 25_000  # updates of Smith's run of triangular2
 PUBLISHED = {
     "fixed": "81.4 at 70,000",
@@ -58,21 +58,21 @@ PUBLISHED = {
 }
 
 
-def policies(updates):
+def policies(updates, peak):
     half = max(round(2000 * updates / LENGTH), 1)
     drops = [round(updates * part / 14) for part in (12, 13)]
     shrink = 0.99994 ** (LENGTH / updates)
     return {
         "fixed": lrjax.multistep_decay(0.001, drops),
-        "triangular2": lrjax.triangular2(0.001, 0.006, half),
-        "decay": lrjax.linear_decay(0.007, 2 * half, end_value=0.001),
-        "exp_range": lrjax.exp_range(0.001, 0.006, half, gamma=shrink),
+        "triangular2": lrjax.triangular2(0.001, peak, half),
+        "decay": lrjax.linear_decay(peak + 0.001, 2 * half, end_value=0.001),
+        "exp_range": lrjax.exp_range(0.001, peak, half, gamma=shrink),
     }
 
 
-def follow(policy, updates, last_decay):
+def follow(policy, updates, peak, last_decay):
     """The optimizer of a lane, whose rate is that of the policy of this number."""
-    schedules = policies(updates).values()
+    schedules = policies(updates, peak).values()
 
     def rate(count):
         return jnp.stack([schedule(count) for schedule in schedules])[policy.astype(int)]
@@ -86,6 +86,7 @@ def main(arguments=None):
     parser.add_argument("--updates", type=int, default=LENGTH)
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--peak", type=float, default=PEAK, help="the highest rate of the cycles")
     given = parser.parse_args(arguments)
     train, test = load(given.data)
     network = CaffeCifar(quick=given.network == "quick")
@@ -93,14 +94,19 @@ def main(arguments=None):
     curves = lrjax.sweep(
         task,
         lrjax.array_batches(train, given.batch),
-        functools.partial(follow, updates=given.updates, last_decay=1 if network.quick else 250),
+        functools.partial(
+            follow,
+            updates=given.updates,
+            peak=given.peak,
+            last_decay=1 if network.quick else 250,
+        ),
         steps=given.updates,
         lanes={"policy": range(len(PUBLISHED))},
         seeds=given.seeds,
         eval_batches=lrjax.array_batches(test, min(500, len(test[0]))),
         eval_every=max(given.updates // 10, 1),
         divergence=None,
-        checkpoint_dir=folder(given.checkpoints, f"{given.network}-{given.updates}"),
+        checkpoint_dir=folder(given.checkpoints, f"{given.network}-{given.updates}-{given.peak}"),
     )
     print(machine())
     print(f"{given.network}: {len(train[0]):,} samples, {given.seeds} seeds, accuracies in %")
