@@ -1,4 +1,4 @@
-"""A learning-rate range test of your own model on arrays as they are: two lines and a picture.
+"""A learning-rate range test of your own model on plain arrays: two lines and a picture.
 
 The rate rises at every update, over seven decades. Look in range_test.png at where the loss
 begins to fall, where it falls fastest and where it rises again: a good rate lies between them,

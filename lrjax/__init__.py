@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """A public name, all of which are loaded at the first use, so that `lrjax --help` is quick."""
     if importlib.util.find_spec(f"{__name__}.{name}"):
-        # A module alone, because it may be one of all that is just being loaded.
+        # Only this module: the whole package may be half-loaded here.
         return importlib.import_module(f"{__name__}.{name}")
     everything = importlib.import_module("lrjax._everything")
     # Afterwards they are found without this function.

@@ -122,7 +122,7 @@ class Checkpoints:
         for name in sorted(saved.keys() | wanted.keys()):
             if saved.get(name) != wanted.get(name):
                 raise ValueError(
-                    f"The checkpoint {self.folder / str(self.step)} must hold "
+                    f"the checkpoint {self.folder / str(self.step)} must hold "
                     f"{wanted.get(name, 'nothing')} at {name or 'its root'}, "
                     f"got {saved.get(name, 'nothing')}."
                 )
@@ -304,12 +304,12 @@ def check_processes(identity: Identity) -> None:
     # First the names, so that what is gathered then has one shape.
     all_names = gather(np.frombuffer(hashlib.sha256(repr(names).encode()).digest(), np.uint8))
     if (all_names != all_names[0]).any():
-        raise ValueError(f"All processes must be given the same arguments, got {names} here.")
+        raise ValueError(f"all processes must be given the same arguments, got {names} here.")
     values = gather(np.frombuffer(b"".join(own), np.uint8).reshape(len(own), -1))
     differ = (values != values[:1]).any((0, 2))
     if differ.any():
         listed = ", ".join(name for name, differs in zip(names, differ, strict=True) if differs)
-        raise ValueError(f"All processes must be given the same arguments, got several {listed}.")
+        raise ValueError(f"all processes must be given the same arguments, got several {listed}.")
 
 
 NO_CHECKPOINT, NONE_INTACT = -1, -2
@@ -340,7 +340,7 @@ def _find_newest(folder: Any) -> int:
         # An older one may be half removed, as is right.
         if step > newest:
             warnings.warn(
-                f"The checkpoint {folder / str(step)} is damaged; the one before it, "
+                f"the checkpoint {folder / str(step)} is damaged; the one before it, "
                 f"{newest}, is used.",
                 UserWarning,
                 stacklevel=2,

@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns its value or says what was expected and what came."""
+"""Checks of arguments: each returns its value or says what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class KindError(TypeError, ValueError):
-    """A bad argument of another kind, for callers that expect either; as NumPy's `AxisError`."""
+    """An argument of the wrong type: a `TypeError` and a `ValueError`, like NumPy's `AxisError`."""
 
 
 def integer(name: str, value: Any, *, minimum: int = 0) -> int:
@@ -78,13 +78,13 @@ def flag(name: str, value: T) -> T:
     return value
 
 
-def sequence(name: str, value: Iterable[T], *, minimum: int = 0) -> tuple[T, ...]:
+def sequence(name: str, value: Iterable[T], *, fewest: int = 0) -> tuple[T, ...]:
     """Some values in order, which those of a dict or a set are not, as a tuple."""
     if isinstance(value, str | Mapping | Set) or not np.iterable(value):
         raise KindError(f"{name} must be a sequence, got {value!r}.")
     values = tuple(value)
-    if len(values) < minimum:
-        raise ValueError(f"{name} must be at least {minimum} long, got {value!r}.")
+    if len(values) < fewest:
+        raise ValueError(f"{name} must be at least {fewest} long, got {value!r}.")
     return values
 
 
@@ -92,7 +92,7 @@ def each(
     name: str, values: Iterable[Any], check: Callable[..., T], *, fewest: int = 0, **bounds: Any
 ) -> tuple[T, ...]:
     """Some values in order, each of which is checked under its number."""
-    listed = sequence(name, values, minimum=fewest)
+    listed = sequence(name, values, fewest=fewest)
     return tuple(check(f"{name}[{k}]", value, **bounds) for k, value in enumerate(listed))
 
 
@@ -103,7 +103,7 @@ def optional(name: str, value: Any, check: Callable[..., T], **bounds: Any) -> T
 
 def one_of(name: str, value: T, options: Collection[T]) -> T:
     """One of a few names."""
-    if value not in options:
+    if value not in tuple(options):  # a dict would not take a value without a hash
         listed = ", ".join(repr(option) for option in options) or "(there are none)"
         raise ValueError(f"{name} must be one of {listed}, got {value!r}.")
     return value
@@ -117,7 +117,7 @@ def function(name: str, value: T) -> T:
 
 
 def iterable(name: str, value: T) -> T:
-    """Something to iterate over, told without beginning to."""
+    """Something to iterate over, checked without starting to iterate."""
     able = isinstance(value, Iterable) or hasattr(value, "__getitem__")
     if not able or isinstance(value, str | Mapping):
         raise KindError(f"{name} must be an iterable of batches, got {value!r}.")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import dataclasses
 import importlib.util
 import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from lrjax.plotting import plot_grid, plot_schedule
 from lrjax.plotting.curves import panels, rises
 from lrjax.plotting.grids import grid_quantities
 from lrjax.plotting.recipes import recipe_page
-from lrjax.plotting.style import blank_figure
+from lrjax.plotting.style import blank_figure, save
 from lrjax.recipes import smith_recipe
 from lrjax.recipes.stages import INTERRUPTED
 from lrjax.suggestions import Suggestion, suggest
@@ -44,7 +43,7 @@ def run_range_test(options: argparse.Namespace) -> int:
     _use_cache(options)
     arguments, method = _arguments(options), _method(options)
     _check_options(method)
-    with contextlib.redirect_stdout(sys.stderr):  # what the task prints is no result
+    with contextlib.redirect_stdout(sys.stderr):  # what the task prints is not a result
         problem = load_problem(options.task)
         for folder in (options.out, (options.report or options.out).parent):
             folder.mkdir(parents=True, exist_ok=True)  # before what may take long
@@ -60,9 +59,7 @@ def run_range_test(options: argparse.Namespace) -> int:
     curves.save(files[0])  # before anything else, for they may have taken long
     suggestion = suggest(curves, **method)
     given = {"task": options.task, **arguments, **method}
-    if importlib.util.find_spec("matplotlib"):
-        files.append(options.out / "curves.png")
-        panels(curves, suggestion).savefig(files[-1], dpi=150)
+    files += _pictures(options.out / "curves.png", lambda: panels(curves, suggestion))
     if options.report:
         files.append(options.report)
         page = _report.report_html(curves, suggestion, given)
@@ -81,7 +78,7 @@ def run_range_test(options: argparse.Namespace) -> int:
     else:
         print(curves)
         _print_rates(curves, suggestion)
-        print("Wrote " + ", ".join(map(str, files)))
+        _wrote(*files)
     return 0 if curves.steps_done == curves.steps else 130
 
 
@@ -104,16 +101,14 @@ def run_recipe(options: argparse.Namespace) -> int:
         )
     files = [options.out / "recipe.json"]
     files[0].write_text(recipe.to_json() + "\n", encoding="utf-8")
-    if importlib.util.find_spec("matplotlib"):
-        files.append(options.out / "recipe.png")
-        recipe_page(recipe).savefig(files[-1], dpi=150)
+    files += _pictures(options.out / "recipe.png", lambda: recipe_page(recipe))
     if options.json:
-        names = [entry.name for entry in dataclasses.fields(recipe)]
-        values = {n: getattr(recipe, n) for n in names if n not in ("evidence", "factory")}
+        values = {n: v for n, v in vars(recipe).items() if n not in ("evidence", "factory")}
+        values["min_learning_rate"] = recipe.min_learning_rate
         print(_json({**values, "stages": list(recipe.evidence), "files": files}))
     else:
         print(recipe.describe())
-        print("Wrote " + ", ".join(map(str, files)))
+        _wrote(*files)
     return 130 if recipe.reason == INTERRUPTED else 0
 
 
@@ -139,7 +134,7 @@ def run_plot(options: argparse.Namespace) -> int:
             plot_grid(curves, name, suggestion=suggestion, ax=ax)
     else:
         figure = panels(curves, suggestion, options.quantity)
-    _write(figure, options.out or options.curves.with_suffix(".png"))
+    _wrote(save(figure, options.out or options.curves.with_suffix(".png")))
     return 0
 
 
@@ -167,7 +162,7 @@ def run_plot_schedule(options: argparse.Namespace) -> int:
         return 0
     figure = blank_figure(6.0, 4.0)
     plot_schedule(schedule, steps, ax=figure.subplots())
-    _write(figure, given.out or Path(f"{options.schedule}.png"))
+    _wrote(save(figure, given.out or Path(f"{options.schedule}.png")))
     return 0
 
 
@@ -210,7 +205,7 @@ def _numbers(name: str, texts: list[str]) -> list[float]:
 
 def _method(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `suggest`, checked before a test that may take long."""
-    method = {"method": _checks.one_of("method", options.method, tuple(METHODS))}
+    method = {"method": _checks.one_of("method", options.method, METHODS)}
     taken = list(inspect.signature(METHODS[options.method]).parameters)[1:]
     for text in options.option:
         name, equals, value = text.partition("=")
@@ -251,9 +246,13 @@ def _result(curves: Curves, suggestion: Suggestion) -> dict[str, Any]:
     return {"lanes": rows, "chosen": _tables.chosen_row(curves, rows)}
 
 
-def _write(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=150)
-    print(f"Wrote {path}")
+def _pictures(path: Path, draw: Callable[[], Any]) -> list[Path]:
+    """The picture's file, if there is what draws it."""
+    return [save(draw(), path)] if importlib.util.find_spec("matplotlib") else []
+
+
+def _wrote(*files: Path) -> None:
+    print("Wrote " + ", ".join(map(str, files)))
 
 
 def _json(value: Any) -> str:

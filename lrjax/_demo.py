@@ -16,7 +16,7 @@ from lrjax.batches import array_batches
 from lrjax.curves import Curves
 from lrjax.plotting import plot_curves
 from lrjax.plotting.recipes import recipe_page
-from lrjax.plotting.style import blank_figure
+from lrjax.plotting.style import blank_figure, save
 from lrjax.recipes import Recipe, smith_recipe
 from lrjax.recipes.cycles import MAX_OVER_MIN
 from lrjax.recipes.stages import INTERRUPTED
@@ -89,7 +89,7 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     out.mkdir(parents=True, exist_ok=True)
     curves.save(out / "curves.npz")
     _draw_curves(curves, out / "curves.png")
-    recipe_page(recipe).savefig(out / "recipe.png", dpi=150)
+    save(recipe_page(recipe), out / "recipe.png")
     (out / "recipe.json").write_text(recipe.to_json() + "\n")
     names = ["curves.npz", "curves.png", "recipe.png", "recipe.json"]
     report: dict[str, Any] = {
@@ -170,4 +170,4 @@ def _draw_curves(curves: Curves, path: Path) -> None:
     left.set_ylabel("training loss (cross-entropy, nats)")
     right.set_ylabel("held-out loss (cross-entropy, nats)")
     right.get_legend().remove()
-    figure.savefig(path, dpi=150)
+    save(figure, path)

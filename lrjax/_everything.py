@@ -3,7 +3,7 @@
 from lrjax import (
     batches,
     curves,
-    lanes,
+    meshes,
     plotting,
     random_search,
     recipes,
@@ -15,7 +15,7 @@ from lrjax import (
 )
 from lrjax.batches import *
 from lrjax.curves import *
-from lrjax.lanes import *
+from lrjax.meshes import *
 from lrjax.plotting import *
 from lrjax.random_search import *
 from lrjax.recipes import *
@@ -30,7 +30,7 @@ __all__ = [
     *transforms.__all__,
     *tasks.__all__,
     *batches.__all__,
-    *lanes.__all__,
+    *meshes.__all__,
     *random_search.__all__,
     *curves.__all__,
     *sweeps.__all__,

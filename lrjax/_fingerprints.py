@@ -135,7 +135,7 @@ Keys = tuple[tuple[bool, Any], ...]  # keys, in turn, and whether each is that o
 def _paths(code: types.CodeType) -> frozenset[Keys]:
     """What code reads by constant names, as `config.model["width"]`, from the globals on.
 
-    Not what it writes as well, which is no constant: a counter, or what is kept for later.
+    Not what it writes as well, which is not a constant: a counter, or what is kept for later.
     """
     steps = list(dis.get_instructions(code))
     written = {step.argval for step in steps if step.opname in ("STORE_GLOBAL", "STORE_ATTR")}

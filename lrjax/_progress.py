@@ -10,7 +10,7 @@ import numpy as np
 Report = Callable[[int, np.ndarray, np.ndarray, float], None]
 
 
-SLOW = 0.1  # share of the time spent waiting for data from which the bar tells it
+SLOW = 0.1  # share of the time spent waiting for data from which the bar shows it
 
 
 @contextlib.contextmanager

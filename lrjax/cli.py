@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 from lrjax import __version__
 
+__all__ = ["main"]
+
 METHODS = (
     "robust, smith, valley, steep, minimum, slide, lightning, torch_lr_finder, ignite or surmenok"
 )
@@ -107,7 +109,7 @@ def _add_range_test(commands: Any) -> None:
         "train at a rising learning rate, many lanes at once",
         epilog=TASK_HELP,
     )
-    command.add_argument("task", metavar="TASK", help="what to train, as MODULE:NAME")
+    _add_task(command)
     lanes = command.add_argument_group("lanes", "every combination is trained at every seed")
     lanes.add_argument("--weight-decay", **VALUES, help="one lane per weight decay")
     lanes.add_argument("--momentum", **VALUES, help="one lane per momentum")
@@ -119,17 +121,18 @@ def _add_range_test(commands: Any) -> None:
         metavar=("NAME", "VALUE"),
         help="one lane per value of any other hyperparameter; may be repeated",
     )
-    lanes.add_argument("--seeds", type=int, default=1, help="seeds of every lane (default: 1)")
+    lanes.add_argument(
+        "--seeds", type=int, default=1, help="seeds of every lane (default: %(default)s)"
+    )
 
     test = command.add_argument_group("range test")
-    test.add_argument("--start", type=float, default=1e-6, help="first rate (default: 1e-6)")
-    test.add_argument("--end", type=float, default=10.0, help="last rate (default: 10)")
-    test.add_argument("--steps", type=int, default=100, help="updates (default: 100)")
+    _add_range(test)
+    test.add_argument("--steps", type=int, default=100, help="updates (default: %(default)s)")
     test.add_argument(
         "--ramp",
         choices=("exponential", "linear"),
         default="exponential",
-        help="how the rate rises (default: exponential)",
+        help="how the rate rises (default: %(default)s)",
     )
     test.add_argument(
         "--falling-momentum",
@@ -142,13 +145,7 @@ def _add_range_test(commands: Any) -> None:
 
     output = command.add_argument_group("output")
     _add_method(output)
-    output.add_argument(
-        "--out",
-        type=Path,
-        default=Path("lrjax-range-test"),
-        metavar="DIR",
-        help="folder for curves.npz, curves.png and result.json (default: %(default)s)",
-    )
+    _add_folder(output, "lrjax-range-test", "curves.npz, curves.png and result.json")
     output.add_argument(
         "--report",
         type=Path,
@@ -166,7 +163,7 @@ def _add_recipe(commands: Any) -> None:
         "go through Smith's protocol, from range tests to the plan of a 1cycle run",
         epilog=TASK_HELP,
     )
-    command.add_argument("task", metavar="TASK", help="what to train, as MODULE:NAME")
+    _add_task(command)
     stages = command.add_argument_group("stages")
     stages.add_argument(
         "--total-steps", type=int, required=True, metavar="STEPS", help="updates of the run to plan"
@@ -175,9 +172,10 @@ def _add_recipe(commands: Any) -> None:
         "--weight-decay", **VALUES, help="weight decays to try (default: 0 1e-5 1e-4 1e-3)"
     )
     stages.add_argument("--momentum", **VALUES, help="momenta to try (default: 0.9 0.95 0.97 0.99)")
-    stages.add_argument("--seeds", type=int, default=2, help="seeds of every lane (default: 2)")
-    stages.add_argument("--start", type=float, default=1e-6, help="first rate (default: 1e-6)")
-    stages.add_argument("--end", type=float, default=10.0, help="last rate (default: 10)")
+    stages.add_argument(
+        "--seeds", type=int, default=2, help="seeds of every lane (default: %(default)s)"
+    )
+    _add_range(stages)
     stages.add_argument(
         "--test-steps",
         type=int,
@@ -186,13 +184,7 @@ def _add_recipe(commands: Any) -> None:
     )
     _add_running(stages)
     output = command.add_argument_group("output")
-    output.add_argument(
-        "--out",
-        type=Path,
-        default=Path("lrjax-recipe"),
-        metavar="DIR",
-        help="folder for recipe.json and recipe.png (default: %(default)s)",
-    )
+    _add_folder(output, "lrjax-recipe", "recipe.json and recipe.png")
     add_json(output)
     _add_cache(output)
 
@@ -227,11 +219,11 @@ def _add_plot_schedule(commands: Any) -> None:
         commands,
         "plot-schedule",
         "draw a schedule over its updates",
-        epilog="lrjax plot-schedule SCHEDULE --help lists the parameters of one. For example:\n"
+        epilog="lrjax plot-schedule SCHEDULE --help lists its parameters. For example:\n"
         "  lrjax plot-schedule onecycle --peak-value 0.1 --total-steps 1000",
     )
     command.more_help = _schedule_names
-    command.add_argument("schedule", metavar="SCHEDULE", help="its name, as onecycle")
+    command.add_argument("schedule", metavar="SCHEDULE", help="its name, such as onecycle")
     command.add_argument(
         "parameters", nargs=argparse.REMAINDER, help="its parameters, and more options"
     )
@@ -247,22 +239,37 @@ def _add_demo(commands: Any) -> None:
     command = _command(
         commands,
         "demo",
-        "the whole protocol on scikit-learn's digits, and its 1cycle beside constant rates",
+        "the whole protocol on scikit-learn's digits, and its 1cycle compared with constant rates",
     )
-    command.add_argument(
-        "--out",
-        type=Path,
-        default=Path("lrjax-demo"),
-        metavar="DIR",
-        help="folder for the curves, pictures and report (default: %(default)s)",
-    )
+    _add_folder(command, "lrjax-demo", "the curves, pictures and report")
     add_json(command)
     _add_cache(command)
 
 
+def _add_task(command: Any) -> None:
+    command.add_argument("task", metavar="TASK", help="what to train, as MODULE:NAME")
+
+
+def _add_range(command: Any) -> None:
+    command.add_argument(
+        "--start", type=float, default=1e-6, help="first rate (default: %(default)s)"
+    )
+    command.add_argument("--end", type=float, default=10.0, help="last rate (default: %(default)s)")
+
+
+def _add_folder(command: Any, default: str, files: str) -> None:
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path(default),
+        metavar="DIR",
+        help=f"folder for {files} (default: %(default)s)",
+    )
+
+
 def _add_running(command: Any) -> None:
     command.add_argument(
-        "--batch-size", type=int, help="of data given as arrays (default: 64)", metavar="SIZE"
+        "--batch-size", type=int, help="for plain arrays (default: 64)", metavar="SIZE"
     )
     command.add_argument(
         "--eval-every", type=int, metavar="STEPS", help="updates between evaluations"
@@ -272,7 +279,7 @@ def _add_running(command: Any) -> None:
         type=int,
         default=1,
         metavar="BATCHES",
-        help="batches per update (default: 1)",
+        help="batches per update (default: %(default)s)",
     )
     command.add_argument(
         "--lane-batch",
@@ -291,14 +298,14 @@ def _add_curves(command: Any) -> None:
 
 def _add_method(command: Any) -> None:
     command.add_argument(
-        "--method", default="robust", metavar="NAME", help=f"{METHODS} (default: robust)"
+        "--method", default="robust", metavar="NAME", help=f"{METHODS} (default: %(default)s)"
     )
     command.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an option of the method, as sma=5; may be repeated",
+        help="an option of the method, such as sma=5; may be repeated",
     )
 
 
@@ -315,7 +322,7 @@ def add_picture(command: Any, default: str) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help=f"picture to write, of the kind that its name says (default: {default})",
+        help=f"picture to write, whose suffix sets the format (default: {default})",
     )
 
 
@@ -323,8 +330,8 @@ def _add_cache(command: Any) -> None:
     command.add_argument(
         "--no-cache",
         action="store_true",
-        help="keep no compiled programs (they lie in $JAX_COMPILATION_CACHE_DIR, or else in "
-        "lrjax under $XDG_CACHE_HOME or ~/.cache)",
+        help="do not keep compiled programs (else in $JAX_COMPILATION_CACHE_DIR, or in lrjax under "
+        "$XDG_CACHE_HOME or ~/.cache)",
     )
 
 

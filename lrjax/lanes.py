@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lrjax import _checks
-
-__all__ = ["lane_mesh"]
 
 
 @dataclass(frozen=True)
@@ -120,34 +116,6 @@ def _seeds(seeds: Any) -> np.ndarray:
     return np.arange(_checks.integer("seeds", seeds, minimum=1), dtype=np.int32)
 
 
-def check_optimizer(optimizer: Callable, names: Iterable[str], setter: str = "lanes") -> None:
-    """An optimizer must take every hyperparameter that is set."""
-    parameters = _parameters(optimizer)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in names:
-        if name not in parameters:
-            raise ValueError(
-                f"{setter} must set hyperparameters that the optimizer takes, "
-                f"{', '.join(parameters)}, got {name!r}."
-            )
-
-
-def momentum_name(optimizer: Callable) -> str:
-    """What an optimizer calls its momentum: Adam's is `b1`."""
-    accepted = _parameters(optimizer)
-    return "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
-
-
-def _parameters(optimizer: Any) -> Mapping[str, inspect.Parameter]:
-    if not callable(optimizer):
-        raise _checks.KindError(
-            "optimizer must be a function that makes an optimizer from hyperparameters, such as "
-            f"lrjax.sgd or optax.adam itself, got {optimizer!r}."
-        )
-    return inspect.signature(optimizer).parameters
-
-
 class Block(NamedTuple):
     """Lanes that run at once: some of all lanes, and repetitions of the last to fill up."""
 
@@ -170,55 +138,3 @@ def cut_blocks(lanes: Lanes, size: int) -> list[Block]:
         hyperparams = {name: values[taken] for name, values in lanes.hyperparams.items()}
         found.append(Block(slice(start, stop), hyperparams, lanes.seeds[taken]))
     return found
-
-
-def lane_mesh(data: int = 1) -> Mesh:
-    """A mesh of all devices, of all processes, to place lanes on.
-
-    Args:
-        data: how many devices share each lane's batches, for batches that do not fit one device.
-
-    Returns:
-        A mesh with the axes `lanes` and, if `data` is above 1, `data`.
-
-    Raises:
-        ValueError: if the devices do not divide by `data`.
-
-    Example:
-        >>> lane_mesh().axis_names
-        ('lanes',)
-    """
-    devices = jax.device_count()
-    if devices % _checks.integer("data", data, minimum=1):
-        raise ValueError(f"data must divide the number of devices, {devices}, got {data}.")
-    shape: tuple[int, ...] = (devices,) if data == 1 else (devices // data, data)
-    names = (LANES, DATA)[: len(shape)]
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names))
-
-
-LANES, DATA = "lanes", "data"
-
-
-def check_mesh(mesh: Any, lanes: int) -> None:
-    """A mesh must have an axis `lanes`, not longer than there are lanes."""
-    if not isinstance(mesh, Mesh):
-        raise _checks.KindError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}.")
-    if LANES not in mesh.axis_names or not set(mesh.axis_names) <= {LANES, DATA}:
-        raise ValueError(f"mesh must have the axes 'lanes' and perhaps 'data', got {mesh}.")
-    if any(kind != AxisType.Auto for kind in mesh.axis_types):
-        raise ValueError(f"mesh must have axes of the type Auto, got {mesh.axis_types}.")
-    if mesh.shape[LANES] > lanes:
-        raise ValueError(
-            f"mesh must not have more devices along 'lanes' than there are lanes, {lanes}, "
-            f"got {mesh.shape[LANES]}."
-        )
-
-
-def on_one_cpu(mesh: Mesh | None) -> bool:
-    """Whether lanes run on one CPU, and on no other device."""
-    return mesh is None and jax.default_backend() == "cpu"
-
-
-def sharding(mesh: Mesh | None, *axes: str) -> NamedSharding | None:
-    """The sharding of arrays along some axes of a mesh; whole on every device without any."""
-    return None if mesh is None else NamedSharding(mesh, PartitionSpec(*axes))

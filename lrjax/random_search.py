@@ -126,7 +126,7 @@ def _check_range(low: float, high: float, **bounds: float) -> None:
     _checks.static("low", low, **bounds)
     _checks.static("high", high)
     if not low < high:
-        raise ValueError(f"low must be below high, {high!r}, got {low!r}.")
+        raise ValueError(f"low must be below high ({high!r}), got {low!r}.")
 
 
 def choice(values: Sequence[float]) -> Distribution:

@@ -93,7 +93,7 @@ def _first(batch: Any) -> Any:
     if not isinstance(batch, tuple | list):
         raise _checks.KindError(
             "inputs must be given, a function from a batch to the module's argument, for a batch "
-            f"that is no tuple, got {type(batch).__name__}."
+            f"that is not a tuple, got {type(batch).__name__}."
         )
     return batch[0]
 
@@ -125,8 +125,8 @@ def linen_task(
         A task whose model state holds all collections but the parameters.
 
     Raises:
-        TypeError: if `module` is no `flax.linen.Module` that was made from its class, or `loss_fn`
-            no function.
+        TypeError: if `module` is not a `flax.linen.Module` that was made from its class, or
+            `loss_fn` is not a function.
 
     Example:
         >>> from flax import linen as nn
@@ -204,7 +204,7 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
         A task whose model state holds all variables but parameters and random numbers.
 
     Raises:
-        TypeError: if `make_model` or `loss_fn` is no function.
+        TypeError: if `make_model` or `loss_fn` is not a function.
 
     Example:
         >>> from flax import nnx

@@ -41,9 +41,19 @@ def network_loss(params, batch):
     return cross_entropy(logits, labels), {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
 
+def plain_loss(params, batch):
+    """The same without metrics."""
+    return network_loss(params, batch)[0]
+
+
 def network():
     """A small network on clouds: the task and its data."""
     return lrjax.task(network_loss, network_init), clouds()
+
+
+TASK, DATA = network()
+BATCHES = lrjax.array_batches(DATA, 16)
+HELD_OUT = lrjax.array_batches(clouds(40, seed=1), 16)
 
 
 def line_init(key):
@@ -55,9 +65,9 @@ def line_loss(params, batch):
     return jnp.mean((points @ params - labels.astype(points.dtype)) ** 2)
 
 
-def falling_and_rising(rate, lowest=0.0, onset=0.003, edge=0.3):
-    """The loss of a range test: it falls by 2 around one rate, and rises behind another."""
-    return lowest + 2 / (1 + rate / onset) + (rate / edge) ** 3
+def falling_and_rising(rate, lowest=0.0, onset=0.003, edge=0.3, drop=2.0, power=3):
+    """The loss of a range test: it falls around one rate, and rises after another."""
+    return lowest + drop / (1 + rate / onset) + (rate / edge) ** power
 
 
 def make_curves(rate, loss, **fields):

@@ -1,12 +1,10 @@
 import numpy as np
 import pytest
-from helpers import network
+from helpers import DATA, TASK
 
 import lrjax
 from lrjax import compare_batch_sizes
 from lrjax.recipes import batch_sizes
-
-TASK, DATA = network()
 
 
 def test_every_size_sees_as_many_samples():

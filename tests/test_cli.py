@@ -9,7 +9,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
-from helpers import make_curves, python
+from helpers import falling_and_rising, make_curves, python
 
 import lrjax
 from lrjax import _problems, _schedule_arguments, cli
@@ -92,7 +92,7 @@ def no_cache(monkeypatch, tmp_path):
 
 def curves_file(folder, **fields):
     rate = np.geomspace(1e-5, 10, 100)
-    fall = 2.3 - 1.8 / (1 + 1e-3 / rate) + (rate / 0.5) ** 2
+    fall = falling_and_rising(rate, 0.5, onset=1e-3, edge=0.5, drop=1.8, power=2)
     curves = make_curves(rate, np.stack([fall, fall + 0.1]), **fields)
     curves.save(folder / "curves.npz")
     return curves
@@ -156,7 +156,6 @@ def test_an_interrupted_recipe_and_demo_keep_what_there_is_and_say_so(here, monk
     partial = curves_file(here, axes={"weight_decay": [0, 1e-3]}, steps_done=50, **evaluated)
     ended = lrjax.Recipe(
         max_learning_rate=np.nan,
-        min_learning_rate=np.nan,
         weight_decay=None,
         momentum=None,
         min_momentum=None,
@@ -222,7 +221,6 @@ def test_a_recipe_is_what_the_library_makes_of_the_same_task(here, monkeypatch, 
     tested = curves_file(here, eval_steps=np.int32([50, 100]), eval_loss=np.ones((2, 2)))
     recipe = lrjax.Recipe(
         max_learning_rate=0.2,
-        min_learning_rate=0.02,
         weight_decay=1e-3,
         momentum=0.9,
         min_momentum=0.85,

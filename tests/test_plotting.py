@@ -5,13 +5,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
-from helpers import make_curves, network
+from helpers import falling_and_rising, make_curves, network
 
 import lrjax
 from lrjax.plotting.curves import panels, quantities
 
 RATE = np.geomspace(1e-5, 10, 100)
-BASE = 2.3 - 1.8 / (1 + 1e-3 / RATE) + (RATE / 0.5) ** 2
+BASE = falling_and_rising(RATE, 0.5, onset=1e-3, edge=0.5, drop=1.8, power=2)
 
 
 @pytest.fixture(autouse=True)
@@ -290,7 +290,6 @@ def recipe(**fields):
     )
     given = {
         "max_learning_rate": 0.2,
-        "min_learning_rate": 0.02,
         "weight_decay": 1e-3,
         "momentum": 0.95,
         "min_momentum": 0.85,

@@ -5,13 +5,13 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import make_curves
+from helpers import falling_and_rising, make_curves
 
 import lrjax
 from lrjax import _report, _tables
 
 RATE = np.geomspace(1e-5, 10, 100)
-FALL = 2.3 - 1.8 / (1 + 1e-3 / RATE) + (RATE / 0.5) ** 2
+FALL = falling_and_rising(RATE, 0.5, onset=1e-3, edge=0.5, drop=1.8, power=2)
 STEPS = np.arange(5, 101, 5, dtype=np.int32)
 VOID = {"meta", "link", "img", "br", "hr"}
 

@@ -13,16 +13,13 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import clouds, compilations, network, network_init, network_loss
+from helpers import BATCHES, DATA, HELD_OUT, TASK, compilations, network_init, network_loss
 
 import lrjax
 from lrjax.batches import reader
 from lrjax.sweeps import dispatches, memory, programs, spans, workers
 from lrjax.sweeps.runs import Program
 
-TASK, DATA = network()
-BATCHES = lrjax.array_batches(DATA, 16)
-HELD_OUT = lrjax.array_batches(clouds(40, seed=1), 16)
 SWEEP = functools.partial(
     lrjax.range_test,
     task=TASK,

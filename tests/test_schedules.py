@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from fractions import Fraction
 
 import hypothesis
 import hypothesis.strategies as st
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
 from schedule_cases import CASES, MAX_COUNT
 
 import lrjax.schedules as ls
+from lrjax.schedules._numerics import times
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 FIRST_CASES = {name.partition(".")[0]: case for name, case in reversed(CASES.items())}
@@ -286,12 +289,45 @@ def test_equal_parameters_give_equal_jaxprs(case):
     assert jaxpr[0] == jaxpr[1]
 
 
-def test_a_stretch_by_any_factor_is_within_one_step():
-    """A factor that is no short fraction: the fraction must not overflow, and stay near it."""
-    schedule = ls.stretch(ls.linear_ramp(0.0, 20_000.0, 20_001), 123_456.789)
-    counts = np.arange(0, MAX_COUNT, 1_234_567, dtype=np.int32)
-    exact = np.floor(counts / 123_456.789)
-    assert (np.abs(jax.jit(schedule)(counts) - exact) <= 1).all()
+LAST = 2**31 - 1
+SOME_COUNTS = [0, 1, 2**16 - 1, 2**16, LAST - 1, LAST, *range(0, LAST, 12_345_678)]
+
+
+@pytest.mark.parametrize(
+    ("factor", "meant"),
+    [
+        (1.1, Fraction(11, 10)),
+        (100 / 3, Fraction(100, 3)),
+        (10.123457, Fraction(10_123_457, 10**6)),
+        (123_456.789, Fraction(123_456_789, 1000)),
+        (math.pi, Fraction(math.pi)),
+        (0.7, Fraction(7, 10)),
+        (1e-4, Fraction(1, 10_000)),
+        (LAST - 0.5, Fraction(LAST - 1)),
+    ],
+)
+def test_a_stretch_divides_exactly(factor, meant):
+    near = [int(k * meant) + shift for k in range(50, 10_000, 97) for shift in (-1, 0, 1)]
+    counts = [*SOME_COUNTS, *(count for count in near if 0 <= count <= LAST)]
+    exact = [min(int(count / meant), LAST) for count in counts]
+    stretched = ls.stretch(counting, factor)
+    assert jax.jit(stretched)(np.int32(counts)).tolist() == np.float32(exact).tolist()
+    assert [int(stretched(count)) for count in counts[:100]] == np.float32(exact[:100]).tolist()
+
+
+def counting(count):
+    return count
+
+
+@given(
+    st.lists(st.integers(0, LAST), min_size=1),
+    st.integers(1, LAST),
+    st.integers(1, LAST),
+)
+def test_a_product_with_a_fraction_is_exact(counts, numerator, denominator):
+    exact = [min(count * numerator // denominator, LAST) for count in counts]
+    for array in (np.int32(counts), jnp.int32(counts)):
+        assert times(array, numerator, denominator).tolist() == exact
 
 
 @pytest.mark.parametrize("mult", [10, 1000, 10.5])

@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import network, network_init, network_loss
+from helpers import BATCHES, DATA, TASK, network_init, network_loss
 
 import lrjax
 from lrjax.batches import evaluation_groups, reader, reread
 
-TASK, DATA = network()
-BATCHES = lrjax.array_batches(DATA, 16)
 LISTED = [jax.tree.map(np.asarray, BATCHES(step)) for step in range(24)]
 
 
@@ -161,15 +159,15 @@ def changed(change):
 BAD_STREAMS = [
     (
         ValueError,
-        "last for the 20 that the steps take, got 7 .*yield from",
+        "provide the 20 batches that the steps take, got 7 .*yield from",
         lambda: iter(LISTED[:7]),
     ),
-    (ValueError, r"last for the 20 that the steps take, got 0\.", lambda: iter(())),
-    (ValueError, r"last for the 20 that the steps take, got 0\.", list),
+    (ValueError, r"provide the 20 batches that the steps take, got 0\.", lambda: iter(())),
+    (ValueError, r"provide the 20 batches that the steps take, got 0\.", list),
     (ValueError, r"got .*\[24, 5\].* as number 3", lambda: [*LISTED[:3], longer(LISTED[3])]),
     (ValueError, "float32.* as number 1", lambda: [np.float32(1), np.ones(3, np.float32)]),
     (RuntimeError, "batches raised at number 7: OSError: no disk", lambda: Failing(7)),
-    (ValueError, "last for the 20 that the steps take, got 7", lambda: Once(LISTED[:7])),
+    (ValueError, "provide the 20 batches that the steps take, got 7", lambda: Once(LISTED[:7])),
     (
         ValueError,
         r"got .*\[4, 5\].* as number 3",

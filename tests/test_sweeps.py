@@ -9,22 +9,22 @@ import numpy as np
 import optax
 import pytest
 from helpers import (
+    BATCHES,
+    DATA,
+    HELD_OUT,
     KEY,
-    clouds,
+    TASK,
     compilations,
     line_init,
     line_loss,
-    network,
     network_init,
     network_loss,
+    plain_loss,
 )
 
 import lrjax
 from lrjax.sweeps import memory
 
-TASK, DATA = network()
-BATCHES = lrjax.array_batches(DATA, 16)
-HELD_OUT = lrjax.array_batches(clouds(40, seed=1), 16)
 # Optax's own arithmetic mixes types, which the tests forbid to ours.
 mixed_types = jax.numpy_dtype_promotion("standard")
 GRID = {"weight_decay": [0.0, 1e-3, 0.1], "momentum": [0.0, 0.9]}
@@ -83,7 +83,7 @@ def test_constant_lanes_equal_a_plain_loop():
     assert list(curves.axes) == ["lane", "seed"]
     for (k, lane), (s, seed) in itertools.product(enumerate(lanes), enumerate([3, 5])):
         expected = plain_loop(
-            lambda params, batch: network_loss(params, batch)[0],
+            plain_loss,
             network_init(jax.random.key(seed)),
             [lane["learning_rate"]] * 20,
             lane["momentum"],
@@ -169,7 +169,7 @@ def test_evaluation_counts_updates_and_takes_every_sample(steps, eval_every, exp
     )  # fmt: skip
     np.testing.assert_array_equal(curves.eval_steps, expected)
     params = network_init(KEY)
-    grad = jax.jit(jax.grad(lambda params, batch: network_loss(params, batch)[0]))
+    grad = jax.jit(jax.grad(plain_loss))
     for step in range(steps):
         grads = grad(params, BATCHES(step))
         params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
@@ -322,7 +322,7 @@ def test_initial_keeps_moments_and_starts_schedules_anew():
     params = network_init(KEY)
     opt_state = optimizer.init(params)
     for step in range(10):
-        grads = jax.grad(lambda p, b: network_loss(p, b)[0])(params, BATCHES(step))
+        grads = jax.grad(plain_loss)(params, BATCHES(step))
         updates, opt_state = optimizer.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
     before = jax.tree.map(np.array, opt_state)
@@ -338,7 +338,7 @@ def test_initial_keeps_moments_and_starts_schedules_anew():
     jax.tree.map(np.testing.assert_array_equal, opt_state, before)
 
     # The second loss is that of one more update of the same optimizer at the ramp's start.
-    grads = jax.grad(lambda p, b: network_loss(p, b)[0])(params, BATCHES(0))
+    grads = jax.grad(plain_loss)(params, BATCHES(0))
     moments = opt_state.inner_state
     updates, _ = optax.adamw(1e-3).update(grads, moments, params)
     expected, _ = network_loss(optax.apply_updates(params, updates), BATCHES(1))
@@ -347,7 +347,7 @@ def test_initial_keeps_moments_and_starts_schedules_anew():
 
 def shifted(offset, scale=1.0):
     def loss_fn(params, batch):
-        return network_loss(params, batch)[0] * scale + offset
+        return plain_loss(params, batch) * scale + offset
 
     return lrjax.task(loss_fn, network_init)
 
@@ -551,7 +551,7 @@ def test_a_range_test_of_any_optimizer_of_optax_equals_a_plain_loop(name):
     optimizer, params = optax.inject_hyperparams(factory)(learning_rate=ramp), network_init(KEY)
     state, losses = optimizer.init(params), []
     for step in range(4):
-        loss, grads = jax.value_and_grad(lambda p, b: network_loss(p, b)[0])(params, BATCHES(step))
+        loss, grads = jax.value_and_grad(plain_loss)(params, BATCHES(step))
         updates, state = optimizer.update(grads, state, params)
         params = optax.apply_updates(params, updates)
         losses.append(loss)
@@ -617,7 +617,7 @@ def test_initial_starts_a_schedule_of_the_decay_anew():
 @mixed_types
 def test_initial_takes_moments_whoever_made_them_and_whatever_the_rate_was():
     params, factories = network_init(KEY), [optax.adamw, lrjax.adamw]
-    grads = jax.grad(lambda p: network_loss(p, BATCHES(3))[0])(params)
+    grads = jax.grad(plain_loss)(params, BATCHES(3))
     run = functools.partial(lrjax.range_test, TASK, BATCHES, start=1e-3, end=1e-2, steps=3)
 
     def warm(given, rate, wanted):
@@ -659,6 +659,8 @@ def changing():
 def any_sgd(**hyperparams):
     return lrjax.sgd(**hyperparams)
 
+
+COUNT = np.int32(0)
 
 BAD_CALLS = [
     (ValueError, "steps", {"steps": 0}),
@@ -727,6 +729,10 @@ BAD_CALLS = [
     (ValueError, "loss", {"task": bad_loss(lambda params, batch: jnp.zeros(3))}),
     (ValueError, "loss", {"task": bad_loss(lambda params, batch: batch[1][0])}),
     (ValueError, "metrics", {"task": bad_loss(lambda p, batch: (jnp.zeros(()), {"m": batch[1]}))}),
+    (TypeError, "task.init.*params, model_state", {"task": TASK._replace(init=network_init)}),
+    (TypeError, "int32.* at ids", {"task": TASK._replace(init=lambda _: ({"ids": COUNT}, {}))}),
+    (TypeError, "task.loss.*model_state", {"task": TASK._replace(loss=lambda *_: 0.0)}),
+    (ValueError, "task.loss.*state", {"task": TASK._replace(loss=lambda *_: (0.0, (1, {})))}),
 ]
 
 
@@ -735,6 +741,29 @@ def test_bad_input_names_the_argument(error, name, change):
     good = {"task": TASK, "batches": BATCHES, "steps": 5}
     with pytest.raises(error, match=name):
         lrjax.range_test(**good | change)
+
+
+def test_an_optimizer_must_get_all_that_it_needs():
+    with pytest.raises(TypeError, match="lanes must set learning_rate"):
+        lrjax.sweep(TASK, BATCHES, lrjax.sgd, steps=1)
+
+
+def test_a_loss_that_only_x64_can_hold_is_a_divergence():
+    with jax.enable_x64(True):
+        task = lrjax.task(lambda w, x: jnp.mean((x * w) ** 2), jnp.ones((), jnp.float64))
+        curves = lrjax.sweep(
+            *(task, np.ones((64, 1)), lrjax.sgd),
+            steps=30,
+            lanes={"learning_rate": [10.0]},
+            divergence=None,
+            eval_batches=np.ones((64, 1)),
+            eval_every=5,
+        )
+    (ended,) = curves.diverged_at.ravel()
+    assert 0 < ended < 29
+    assert np.isfinite(curves.loss[..., :ended]).all()
+    assert np.isnan(curves.loss[..., ended:]).all()
+    assert np.isnan(curves.eval_loss[..., curves.eval_steps > ended]).all()
 
 
 def test_bad_input_is_refused_before_training():

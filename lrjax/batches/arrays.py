@@ -1,4 +1,4 @@
-"""Data as they are, arrays on the device, and the batches that are drawn from them."""
+"""Plain arrays on the device, and the batches that are drawn from them."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _check_lengths(name: str, data: Any) -> int:
 
 
 def are_arrays(given: Any) -> bool:
-    """Whether this is data as they are; a list is one of batches."""
+    """Whether this is data as plain arrays; a list is one of batches."""
     return isinstance(given, tuple | Mapping) or hasattr(given, "__array__")
 
 
@@ -144,7 +144,7 @@ BATCH_SIZE = 64
 
 
 def as_batches(name: str, given: Any, batch_size: int | None = None) -> Any:
-    """Batches of data that are given as they are: an array, or a tuple or dict of arrays.
+    """Batches of plain arrays: one, or a tuple or dict of them.
 
     Anything else, a list among it, holds batches already and stays what it is.
     """

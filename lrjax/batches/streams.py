@@ -52,7 +52,7 @@ def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> Stre
 
     Raises:
         ValueError: for a prefetch below 1.
-        TypeError: for something that is no iterable, or a prefetch that is no integer.
+        TypeError: for something that is not an iterable, or a prefetch that is not an integer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -72,19 +72,19 @@ def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> Stre
 
 
 def too_few_batches(count: int, total: int) -> ValueError:
+    short = f"batches must provide the {total} batches that the steps take, got {count}"
     if count == 0:
-        return ValueError(f"batches must last for the {total} that the steps take, got 0.")
+        return ValueError(f"{short}.")
     return ValueError(
-        f"batches must last for the {total} that the steps take, got {count} "
-        "(an iterator cannot begin again; give the list or the loader itself, or a generator with "
-        "`while True: yield from loader`)."
+        f"{short} (an iterator cannot begin again; give the list or the loader itself, or a "
+        "generator with `while True: yield from loader`)."
     )
 
 
 def alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
     """The first `total` batches, which must all look like the first.
 
-    What is no iterator is read again and again, each time without shorter batches at its end.
+    What is not an iterator is read again and again, each time without shorter batches at its end.
     """
     again = not isinstance(batches, Iterator)
     count, first = 0, None

@@ -15,7 +15,7 @@ from lrjax.convolutions.windows import MAX_TAPS, Window, pad, put_back, taps
 
 
 def max_rule(shape: tuple[int, ...], _: tuple[int, ...], **params) -> Callable | None:
-    """The largest of each window, with a gradient that is no select-and-scatter."""
+    """The largest of each window, with a gradient that is not a select-and-scatter."""
     sizes = window(**params)
     return sizes and functools.partial(max_pool, window=sizes)
 

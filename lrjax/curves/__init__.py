@@ -1,4 +1,8 @@
-"""What a sweep returns: arrays with named axes, in which divergence is data."""
+"""What a sweep returns: arrays with named axes, in which divergence is data.
+
+`results` has the curves, `axes` their coordinates, `smoothing` their running averages, `files` how
+they are saved, `tables` their text.
+"""
 
 from lrjax.curves import results
 from lrjax.curves.axes import coordinates as coordinates

@@ -25,7 +25,7 @@ def without_seed(axes: Arrays) -> Arrays:
 
 
 def seeds_last(axes: Arrays, array: np.ndarray, trailing: int = 0) -> np.ndarray:
-    """An array of lanes with their seeds behind the other axes, before so many that are no lanes'.
+    """The array with its seed axis moved after the other lane axes, before `trailing` further axes.
 
     Without an axis `seed` there is one seed.
 

@@ -34,19 +34,19 @@ class Curves:
         axes: coordinates along every axis of lanes, in order, such as
             `{"weight_decay": f32[4], "seed": i32[2]}`.
         learning_rate: the rate of every update, f32[steps]; f32[*axes, steps] where lanes
-            differ; NaN where the optimizer does not expose it, and behind the update that ended
+            differ; NaN where the optimizer does not report it, and after the update that ended
             the last lane.
         momentum: likewise, of SGD's momentum or Adam's b1; None where there is none.
         loss: the training loss before every update, f32[*axes, steps].
         metrics: what else the task measured, f32[*axes, steps] each.
-        eval_steps: how many updates every evaluation had behind it, i32[evals].
+        eval_steps: how many updates preceded each evaluation, i32[evals].
         eval_loss: the loss on the evaluation data, f32[*axes, evals].
         eval_metrics: likewise, f32[*axes, evals] each.
         diverged_at: the step at which a lane diverged, i32[*axes]; the number of steps for a
             lane that never did.
         lanes: for a list of lanes, its hyperparameters along the axis `lane`; else empty.
         steps_done: updates after which the sweep ended, i32[]: all of them, unless it was
-            interrupted; what is behind them is NaN, though no lane diverged there.
+            interrupted; what comes after them is NaN, though no lane diverged there.
 
     Raises:
         ValueError: if there are no steps, or an array does not have its shape.
@@ -187,10 +187,9 @@ class Curves:
         axis = self._axis(name)
         found = [self._find(name, value) for value in np.atleast_1d(wanted)]
         index: Any = found if np.ndim(wanted) else found[0]
-        axes, lanes = dict(self.axes), self.lanes
-        coordinates = np.asarray(axes.pop(name))
-        if np.ndim(wanted):
-            axes = {k: coordinates[index] if k == name else v for k, v in self.axes.items()}
+        axes, lanes = self.axes | {name: np.asarray(self.axes[name])[index]}, self.lanes
+        if not np.ndim(wanted):
+            del axes[name]
         if name == "lane":
             lanes = {key: np.asarray(column)[index] for key, column in lanes.items()}
         return self._over_lanes(lambda array: np.take(array, index, axis), axes=axes, lanes=lanes)
@@ -277,8 +276,7 @@ class Curves:
             >>> Curves.load(path).loss.tolist()
             [3.0, 1.0]
         """
-        names = [entry.name for entry in dataclasses.fields(self)]
-        files.write(path, {name: getattr(self, name) for name in names})
+        files.write(path, vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Curves:
@@ -385,11 +383,11 @@ class Curves:
         return curves
 
     def _axis(self, name: str) -> int:
-        return list(self.axes).index(_checks.one_of("axis", name, tuple(self.axes)))
+        return list(self.axes).index(_checks.one_of("axis", name, self.axes))
 
     def _find(self, name: str, value: Any) -> int:
         values = np.asarray(self.axes[name])
-        # Of floats the nearest, because those on the axis may have fewer digits.
+        # For floats the nearest, because those on the axis may have fewer digits.
         exact = np.issubdtype(values.dtype, np.integer)
         found = values == value if exact else np.isclose(values, value, rtol=1e-5, atol=0)
         if not found.any():

@@ -1,4 +1,7 @@
-"""Curves, grids, suggestions, recipes and schedules as matplotlib axes."""
+"""Curves, grids, suggestions, recipes and schedules as matplotlib axes.
+
+A module for each, and `style` for what their pictures have in common.
+"""
 
 from lrjax.plotting import curves, grids, recipes, schedules, suggestions
 from lrjax.plotting.curves import *

@@ -67,7 +67,7 @@ def plot_curves(
         ('log', 2)
     """
     names = [quantity] if isinstance(quantity, str) else quantity
-    names = _checks.sequence("quantity", names, minimum=1)
+    names = _checks.sequence("quantity", names, fewest=1)
     drawn = [_over_seeds(curves, name, smooth) for name in names]
     ax = given_or_new(ax)
     axes = without_seed(curves.axes)
@@ -154,7 +154,7 @@ class Lines(NamedTuple):
 
 
 def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
-    _checks.one_of("quantity", name, tuple(quantities(curves)))
+    _checks.one_of("quantity", name, quantities(curves))
     evaluated = name.startswith("eval_")
     smoothed = curves.smooth(smooth)
     values = quantities(smoothed)[name]
@@ -163,7 +163,7 @@ def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
     losses = smoothed.eval_loss if evaluated else smoothed.loss
     first = losses[..., : max(losses.shape[-1] // 5, 1)]
     sound = losses <= np.fmax.reduce(first, axis=None)
-    # What is behind an interruption is no divergence.
+    # What comes after an interruption is not a divergence.
     steps = curves.eval_steps if evaluated else 1 + np.arange(curves.steps)
     done = np.count_nonzero(steps <= curves.steps_done)
     x, values, sound = (array[..., :done] for array in (x, values, sound))

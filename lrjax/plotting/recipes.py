@@ -41,7 +41,7 @@ def plot_recipe(recipe: Recipe, *, axes: Sequence[Any] | None = None) -> list[An
         >>> import matplotlib
         >>> matplotlib.use("Agg")
         >>> recipe = Recipe(
-        ...     max_learning_rate=0.3, min_learning_rate=0.03, weight_decay=1e-4, momentum=0.95,
+        ...     max_learning_rate=0.3, weight_decay=1e-4, momentum=0.95,
         ...     min_momentum=0.85, total_steps=100)
         >>> [ax.get_title() for ax in plot_recipe(recipe)]
         ['plan: weight decay 0.0001']

@@ -35,7 +35,8 @@ def plot_schedule(
         The axes of the learning rate.
 
     Raises:
-        ValueError: for less than one step.
+        ValueError: for fewer than one step.
+        TypeError: for a schedule that is not a function.
         ImportError: if matplotlib is not installed.
 
     Example:
@@ -46,6 +47,8 @@ def plot_schedule(
         >>> ax.get_ylabel()
         'learning rate (per update)'
     """
+    _checks.function("schedule", schedule)
+    _checks.optional("momentum", momentum, _checks.function)
     ax = given_or_new(ax)
     counts = np.arange(_checks.integer("steps", steps, minimum=1))
     rate_color, momentum_color = lane_colors(3)[:2]

@@ -9,17 +9,6 @@ import numpy as np
 from lrjax.curves import Curves, spoken
 from lrjax.suggestions import Ranking, Suggestion
 
-__all__ = [
-    "chosen_decay",
-    "chosen_peak",
-    "done",
-    "doubtful_decay",
-    "doubtful_peak",
-    "largest_rate",
-    "left_out",
-    "ranged",
-]
-
 DISAGREEMENT = 0.3  # decades, a factor of two
 FAILS = 0.5  # a peak after which the loss has fallen by less than that part of the taken one's
 

@@ -14,8 +14,6 @@ from lrjax.sweeps import range_test
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
 
-__all__ = ["compare_batch_sizes"]
-
 
 def compare_batch_sizes(
     task: Task,

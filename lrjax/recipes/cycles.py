@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from lrjax.lanes import momentum_name
 from lrjax.schedules import Schedule, onecycle, onecycle_momentum
 from lrjax.transforms import with_schedules
-
-__all__ = ["OneCycle"]
+from lrjax.transforms.arguments import momentum_name
 
 # "One tenth" of the maximum for a single cycle (Smith 2018, arXiv 1803.09820, section 5).
 MAX_OVER_MIN = 10.0

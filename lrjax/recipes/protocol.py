@@ -10,15 +10,12 @@ import numpy as np
 
 from lrjax import _checks
 from lrjax.batches import reread
-from lrjax.lanes import check_optimizer, momentum_name
-from lrjax.recipes.cycles import MAX_OVER_MIN, MIN_MOMENTUM
+from lrjax.recipes.cycles import MIN_MOMENTUM
 from lrjax.recipes.results import Recipe
 from lrjax.recipes.stages import Setting, range_tests, short_runs
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
-
-__all__ = ["smith_recipe"]
-
+from lrjax.transforms.arguments import check_optimizer, momentum_name
 
 SET_BY_STAGES = {"lanes", "momentum", "ramp", "return_state", "steps"}
 
@@ -50,8 +47,9 @@ def smith_recipe(
     2. Short 1cycle runs at that decay and every momentum (2018, section 4.3), each at a
        quarter, a half, once and twice the largest usable rate, because a higher momentum takes
        a lower rate. Of those that are tied with the lowest evaluation loss, one of the lowest
-       rate is taken, because longer runs take lower rates. Where none but those of the lowest peak
-       are, lower ones are tried, down to a 256th: optimizers such as Muon need them.
+       rate is taken, because longer runs take lower rates. If only runs at the lowest peak are
+       tied, lower peaks are tried, down to 1/256 of the largest usable rate: optimizers such as
+       Muon need them.
     3. The plan: one cycle over all steps, from a tenth of the chosen rate (2018, section 5).
 
     A test whose range does not hold the minimum of every lane is run again with a wider one. A
@@ -62,8 +60,8 @@ def smith_recipe(
         task: what is trained.
         batches: as in `sweep`. Every stage starts a stream over; an iterator goes on where the
             stage before stopped.
-        eval_batches: data that are not trained on, which all choices are made by; what the
-            final model is judged on should be others still.
+        eval_batches: held-out data, by which every choice is made; judge the final model on
+            different data.
         total_steps: updates of the run that is planned.
         optimizer: makes an optimizer from `learning_rate`, `weight_decay` and `momentum` (or
             `b1`): `lrjax.sgd`, `lrjax.adamw`, one of Optax's, or your own.
@@ -110,11 +108,13 @@ def smith_recipe(
     if eval_batches is None:
         raise ValueError("eval_batches must be data to choose by their loss, got None.")
     if weight_decays is not None:
-        weight_decays = _checks.sequence("weight_decays", weight_decays, minimum=1)
-        _checks.number("weight_decays", list(weight_decays), at_least=0)
+        weight_decays = _checks.each(
+            "weight_decays", weight_decays, _checks.number, fewest=1, at_least=0
+        )
     if momentums is not None:
-        momentums = _checks.sequence("momentums", momentums, minimum=1)
-        _checks.number("momentums", list(momentums), at_least=0, at_most=1)
+        momentums = _checks.each(
+            "momentums", momentums, _checks.number, fewest=1, at_least=0, at_most=1
+        )
     if fixed := sorted(options.keys() & SET_BY_STAGES):
         raise TypeError(f"smith_recipe takes no {', '.join(fixed)}: its stages set that.")
     taken = {
@@ -135,7 +135,6 @@ def smith_recipe(
     peak, momentum = chosen.get("max_learning_rate", np.nan), chosen.get("momentum")
     return Recipe(
         max_learning_rate=peak,
-        min_learning_rate=peak / MAX_OVER_MIN,
         weight_decay=tested.values.get("weight_decay"),
         momentum=momentum,
         min_momentum=None if momentum is None else min(momentum, MIN_MOMENTUM),

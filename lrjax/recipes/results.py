@@ -13,11 +13,9 @@ import optax
 
 from lrjax import _checks
 from lrjax.curves import Curves
-from lrjax.recipes.cycles import OneCycle
+from lrjax.recipes.cycles import MAX_OVER_MIN, OneCycle
 from lrjax.schedules import Schedule
 from lrjax.transforms import adamw, sgd
-
-__all__ = ["Recipe"]
 
 FACTORIES: dict[str, Callable] = {"sgd": sgd, "adamw": adamw}
 
@@ -43,7 +41,6 @@ class Recipe:
     """
 
     max_learning_rate: float
-    min_learning_rate: float
     weight_decay: float | None
     momentum: float | None
     min_momentum: float | None
@@ -53,6 +50,11 @@ class Recipe:
     doubts: tuple[str, ...] = ()
     evidence: dict[str, Curves] = field(default_factory=dict)
     factory: Callable = sgd
+
+    @property
+    def min_learning_rate(self) -> float:
+        """The rate at the start of the cycle, a tenth of the peak."""
+        return self.max_learning_rate / MAX_OVER_MIN
 
     @property
     def updates(self) -> int:
@@ -68,7 +70,7 @@ class Recipe:
         Example:
             >>> from lrjax import get_hyperparams
             >>> recipe = Recipe(
-            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=1e-4,
+            ...     max_learning_rate=0.5, weight_decay=1e-4,
             ...     momentum=0.95, min_momentum=0.85, total_steps=100)
             >>> state = recipe.optimizer().init(np.zeros(3))
             >>> {name: round(float(value), 4) for name, value in get_hyperparams(state).items()}
@@ -84,7 +86,7 @@ class Recipe:
 
         Example:
             >>> recipe = Recipe(
-            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=None,
+            ...     max_learning_rate=0.5, weight_decay=None,
             ...     momentum=None, min_momentum=None, total_steps=100)
             >>> rate, momentum = recipe.schedules()
             >>> round(float(rate(29)), 4), momentum
@@ -104,7 +106,7 @@ class Recipe:
 
         Example:
             >>> recipe = Recipe(
-            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=1e-4,
+            ...     max_learning_rate=0.5, weight_decay=1e-4,
             ...     momentum=None, min_momentum=None, total_steps=100)
             >>> print(recipe.describe().partition("; ")[0])
             1cycle over 100 updates: learning rate from 0.05 up to 0.5 and down to almost 0
@@ -135,12 +137,12 @@ class Recipe:
 
         Example:
             >>> recipe = Recipe(
-            ...     max_learning_rate=0.5, min_learning_rate=0.05, weight_decay=None,
+            ...     max_learning_rate=0.5, weight_decay=None,
             ...     momentum=None, min_momentum=None, total_steps=100)
             >>> Recipe.from_json(recipe.to_json()).max_learning_rate
             0.5
         """
-        fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        fields = dict(vars(self))
         fields["evidence"] = {name: _encoded(curves) for name, curves in self.evidence.items()}
         known = (name for name, factory in FACTORIES.items() if factory is self.factory)
         fields["factory"] = next(known, repr(self.factory))
@@ -176,24 +178,22 @@ class Recipe:
             fields["evidence"] = {name: _decoded(c) for name, c in fields["evidence"].items()}
             for name in ("account", "doubts"):
                 fields[name] = tuple(fields[name])
-            for name in ("max_learning_rate", "min_learning_rate"):
-                fields[name] = np.nan if fields[name] is None else fields[name]
+            if fields["max_learning_rate"] is None:
+                fields["max_learning_rate"] = np.nan
             recipe = cls(**fields)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise ValueError(
                 f"text must be what Recipe.to_json wrote, got {str(text)[:60]!r} ({error})."
             ) from error
         if factory is None:
-            factory = FACTORIES[_checks.one_of("factory", named, tuple(FACTORIES))]
+            factory = FACTORIES[_checks.one_of("factory", named, FACTORIES)]
         return dataclasses.replace(recipe, factory=factory)
 
 
 def _encoded(value: Any) -> Any:
     """Curves, and the arrays in them, as what JSON has."""
     if isinstance(value, Curves):
-        return {
-            entry.name: _encoded(getattr(value, entry.name)) for entry in dataclasses.fields(value)
-        }
+        return {name: _encoded(entry) for name, entry in vars(value).items()}
     if isinstance(value, dict):
         return {"names": {name: _encoded(array) for name, array in value.items()}}
     if value is None:

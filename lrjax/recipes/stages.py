@@ -18,8 +18,6 @@ from lrjax.suggestions import rank, suggest
 from lrjax.sweeps import range_test, sweep
 from lrjax.tasks import Task
 
-__all__ = ["Finding", "Setting", "range_tests", "short_runs"]
-
 
 class Setting(NamedTuple):
     """What all stages share."""

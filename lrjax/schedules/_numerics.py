@@ -102,8 +102,9 @@ def closed_form(function: Callable[..., Array]) -> Callable[..., jax.Array]:
 
 def evaluate(schedule: Callable[..., Any], count: Array) -> Array:
     """A schedule inside of another: one of ours stays on the host where it can."""
-    if isinstance(schedule, partial) and hasattr(schedule.func, "closed_form"):
-        return as_float(schedule.func.closed_form(count, **schedule.keywords))
+    own = schedule if isinstance(schedule, partial) else partial(schedule)
+    if hasattr(own.func, "closed_form"):
+        return as_float(own.func.closed_form(count, **own.keywords))
     count = jnp.asarray(count)
     if not count.ndim:
         return as_float(schedule(count))
@@ -117,6 +118,39 @@ def divide(count: Array, steps: Array) -> tuple[Array, Array]:
     # Neither is negative, so that truncation is as good as floor, and one operation.
     whole = count // steps if is_known(count) else jax.lax.div(count, steps)
     return whole, count - whole * steps
+
+
+def times(count: Array, numerator: int, denominator: int) -> Array:
+    """`floor(count * numerator / denominator)`, at most 2**31-1; both are below 2**31.
+
+    Example:
+        >>> int(times(np.int32(33), 10, 11)), int(times(jnp.int32(33), 10, 11))
+        (30, 30)
+    """
+    if is_known(count):
+        scaled = np.asarray(count, np.int64) * numerator // denominator
+        return np.minimum(scaled, MAX_COUNT).astype(np.int32)
+    whole, rest = divmod(numerator, denominator)
+    part = _times_below_one(count, rest, denominator)
+    if not whole:
+        return part
+    fits = count <= (MAX_COUNT - part) // np.int32(whole)
+    return jnp.where(fits, count * np.int32(whole) + part, np.int32(MAX_COUNT))
+
+
+def _times_below_one(count: jax.Array, numerator: int, denominator: int) -> jax.Array:
+    """The same for a fraction below 1, in 32 bits, where the product may take 62."""
+    high, low = count >> 16, count & np.int32(0xFFFF)
+    step, left = divmod(numerator << 16, denominator)
+    # The fractions' sum is below 2**17 and less than a quarter off, so that the estimate is right
+    # or one too low; which of the two, the remainder tells, though it is known modulo 2**32 only.
+    fractions = as_float(high) * as_float(left / denominator)
+    fractions += as_float(low) * as_float(numerator / denominator) - as_float(0.25)
+    estimate = high * np.int32(step) + jnp.floor(fractions).astype(np.int32)
+    unsigned = np.uint32
+    remainder = count.astype(unsigned) * unsigned(numerator)
+    remainder -= estimate.astype(unsigned) * unsigned(denominator)
+    return estimate + (remainder >= unsigned(denominator)).astype(np.int32)
 
 
 def power(base: ArrayLike, exponent: Array) -> Array:

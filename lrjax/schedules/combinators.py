@@ -39,7 +39,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
     Raises:
         ValueError: for boundaries that are negative, out of order or of the wrong number.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> from lrjax import constant, linear_decay
@@ -81,7 +81,7 @@ def with_warmup(schedule: Schedule, warmup_steps: int, *, init_value: ArrayLike 
 
     Raises:
         ValueError: for a negative number of steps, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> from lrjax import linear_decay
@@ -126,9 +126,9 @@ def with_cooldown(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a cooldown longer than the run, or a value that is
+        ValueError: for fewer than one step, a cooldown longer than the run, or a value that is
             not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> from lrjax import constant
@@ -140,7 +140,7 @@ def with_cooldown(
     cooldown_steps = _checks.integer("cooldown_steps", cooldown_steps, minimum=1)
     if cooldown_steps > total_steps:
         raise ValueError(
-            f"cooldown_steps must be at most total_steps, {total_steps}, got {cooldown_steps!r}."
+            f"cooldown_steps must be at most total_steps ({total_steps}), got {cooldown_steps!r}."
         )
     return partial(
         _with_cooldown,
@@ -174,7 +174,7 @@ def scale(schedule: Schedule, factor: ArrayLike) -> Schedule:
 
     Raises:
         ValueError: for a factor that is not finite.
-        TypeError: for a schedule that is no function, or another argument of another kind.
+        TypeError: for a schedule that is not a function, or another argument of the wrong type.
 
     Example:
         >>> from lrjax import linear_decay
@@ -206,7 +206,7 @@ def product(*schedules: Schedule) -> Schedule:
 
     Raises:
         ValueError: for no schedule.
-        TypeError: for a schedule that is no function, or another argument of another kind.
+        TypeError: for a schedule that is not a function, or another argument of the wrong type.
 
     Example:
         >>> from lrjax import constant, linear_decay
@@ -225,8 +225,9 @@ def _product(count, schedules):
 def stretch(schedule: Schedule, factor: float) -> Schedule:
     r"""The schedule at another speed: `schedule(floor(count / factor))`.
 
-    The factor is taken as the nearest fraction whose numerator and denominator multiply to
-    less than 2**31, so that the division is one of integers.
+    The factor stands for the simplest fraction that is this float, 1.1 for 11/10 and `100 / 3` for
+    100/3, and the division is one of integers: exact at every count. A fraction that takes more
+    than 31 bits is rounded to one that does not.
 
     Args:
         schedule: what is stretched.
@@ -237,7 +238,7 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
 
     Raises:
         ValueError: for a factor outside of that range.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> from lrjax import linear_decay
@@ -245,7 +246,7 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
         [1.0, 1.0, 0.75, 0.75, 0.5]
     """
     factor = _checks.static("factor", factor, at_least=1e-4, at_most=MAX_COUNT)
-    ratio = Fraction(float(factor)).limit_denominator(math.isqrt(int(2**30 / factor)) or 1)
+    ratio = _simplest_fraction(float(factor))
     return partial(
         _stretch,
         schedule=_checks.function("schedule", schedule),
@@ -254,13 +255,22 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
     )
 
 
+def _simplest_fraction(value: float) -> Fraction:
+    """The one of the smallest terms that rounds to the value, or the nearest of 31 bits."""
+    exact, found = Fraction(value), Fraction(round(value))
+    for bits in range(31):
+        fraction = exact.limit_denominator(2**bits)
+        if not 0 < fraction.numerator <= MAX_COUNT:
+            continue
+        found = fraction
+        if float(found) == value:
+            break
+    return found
+
+
 @_numerics.closed_form
 def _stretch(count, schedule, numerator, denominator):
-    whole, part = _numerics.divide(count, numerator)
-    part, _ = _numerics.divide(part * np.int32(denominator), numerator)
-    minimum = _numerics.namespace(count).minimum
-    whole = minimum(whole, np.int32(MAX_COUNT // denominator)) * np.int32(denominator)
-    return _numerics.evaluate(schedule, whole + minimum(part, np.int32(MAX_COUNT) - whole))
+    return _numerics.evaluate(schedule, _numerics.times(count, denominator, numerator))
 
 
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
@@ -276,8 +286,8 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step.
-        TypeError: for a schedule that is no function, or another argument of another kind.
+        ValueError: for fewer than one step.
+        TypeError: for a schedule that is not a function, or another argument of the wrong type.
 
     Example:
         >>> from lrjax import step_decay
@@ -308,9 +318,9 @@ def repeat(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a multiplier below 1, or a value that is not
+        ValueError: for fewer than one step, a multiplier below 1, or a value that is not
             finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> from lrjax import linear_decay

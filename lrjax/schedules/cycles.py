@@ -49,9 +49,9 @@ def cyclical(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step up or down, a value that is not finite, or an
+        ValueError: for fewer than one step up or down, a value that is not finite, or an
             unknown mode.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = cyclical(0.0, 1.0, 2, scale_fn=lambda cycle: 1 / cycle)
@@ -110,8 +110,8 @@ def triangular(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step up or down, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step up or down, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = triangular(0.0, 1.0, 2)
@@ -142,8 +142,8 @@ def triangular2(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step up or down, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step up or down, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = triangular2(0.0, 1.0, 2)
@@ -153,7 +153,7 @@ def triangular2(
     References:
         Smith, Cyclical Learning Rates for Training Neural Networks, 2015, arXiv 1506.01186.
     """
-    return cyclical(base_value, peak_value, steps_up, steps_down, scale_fn=partial(_halving))
+    return cyclical(base_value, peak_value, steps_up, steps_down, scale_fn=_halving)
 
 
 @_numerics.closed_form
@@ -187,9 +187,9 @@ def exp_range(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step up or down, a negative gamma, or a value that is not
+        ValueError: for fewer than one step up or down, a negative gamma, or a value that is not
             finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = exp_range(0.0, 1.0, 2, gamma=0.5)
@@ -237,9 +237,9 @@ def warm_restarts(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a multiplier below 1, a warmup as long as the
+        ValueError: for fewer than one step, a multiplier below 1, a warmup as long as the
             cycle, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = warm_restarts(1.0, 2, cycle_mult=2)
@@ -254,7 +254,7 @@ def warm_restarts(
     warmup_steps = _checks.integer("warmup_steps", warmup_steps)
     if warmup_steps >= cycle_steps:
         raise ValueError(
-            f"warmup_steps must be less than cycle_steps, {cycle_steps}, got {warmup_steps!r}."
+            f"warmup_steps must be less than cycle_steps ({cycle_steps}), got {warmup_steps!r}."
         )
     num_cycles = _checks.optional("num_cycles", num_cycles, _checks.integer, minimum=1)
     return partial(

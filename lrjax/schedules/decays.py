@@ -40,8 +40,8 @@ def linear_decay(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = linear_decay(1.0, 4)
@@ -67,8 +67,8 @@ def cosine_decay(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = cosine_decay(1.0, 4)
@@ -108,8 +108,8 @@ def polynomial_decay(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = polynomial_decay(1.0, 4, power=2)
@@ -155,8 +155,8 @@ def exponential_decay(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a negative rate, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step, a negative rate, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = exponential_decay(1.0, 0.25, decay_steps=2, end_value=0.1)
@@ -209,8 +209,8 @@ def inverse_time_decay(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a negative rate, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step, a negative rate, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = inverse_time_decay(1.0, 1.0)
@@ -249,7 +249,7 @@ def compound_time_decay(init_value: ArrayLike, decay_rate: ArrayLike) -> Schedul
 
     Raises:
         ValueError: for a negative rate, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = compound_time_decay(1.0, 1.0)
@@ -318,7 +318,7 @@ def inverse_sqrt_decay(
 
     Raises:
         ValueError: for a negative number of steps, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = inverse_sqrt_decay(1.0, warmup_steps=2)
@@ -365,7 +365,7 @@ def noam(model_size: int, warmup_steps: int, *, factor: ArrayLike = 1.0) -> Sche
 
     Raises:
         ValueError: for a size or a number of steps below 1, or a factor that is not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = noam(64, 4)

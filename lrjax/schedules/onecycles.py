@@ -44,9 +44,9 @@ def onecycle(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a fraction outside [0, 1] (above 0.5 with three
+        ValueError: for fewer than one step, a fraction outside [0, 1] (above 0.5 with three
             phases), a factor that is not above 0, or an unknown anneal.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = onecycle(1.0, 11, pct_start=0.5, anneal="linear", div_factor=10)
@@ -97,7 +97,7 @@ def onecycle_momentum(
 
     Raises:
         ValueError: as in `onecycle`.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> momentum = onecycle_momentum(11, pct_start=0.5, anneal="linear")
@@ -167,9 +167,9 @@ def smith_onecycle(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a cycle longer than the run, or a value that is
+        ValueError: for fewer than one step, a cycle longer than the run, or a value that is
             not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = smith_onecycle(0.1, 1.0, 12, cycle_steps=10)
@@ -213,7 +213,7 @@ def smith_onecycle_momentum(
 
     Raises:
         ValueError: as in `smith_onecycle`.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> momentum = smith_onecycle_momentum(0.95, 0.85, 12, cycle_steps=10)
@@ -240,7 +240,7 @@ def _cycle_steps(total_steps: int, cycle_steps: int | None) -> int:
     cycle_steps = _checks.integer("cycle_steps", cycle_steps, minimum=1)
     if cycle_steps > total_steps:
         raise ValueError(
-            f"cycle_steps must be at most total_steps, {total_steps}, got {cycle_steps!r}."
+            f"cycle_steps must be at most total_steps ({total_steps}), got {cycle_steps!r}."
         )
     return cycle_steps
 

@@ -31,9 +31,9 @@ def step_decay(init_value: ArrayLike, drop: ArrayLike, every: int, *, offset: in
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a negative offset or drop, or a value that is not
+        ValueError: for fewer than one step, a negative offset or drop, or a value that is not
             finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = step_decay(1.0, 0.5, 2, offset=1)
@@ -74,7 +74,7 @@ def multistep_decay(
     Raises:
         ValueError: for milestones that are negative or out of order, or a value that is not
             finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = multistep_decay(1.0, [2, 3], gamma=0.5)
@@ -128,7 +128,7 @@ def piecewise_constant(values: Sequence[ArrayLike], boundaries: Sequence[int]) -
     Raises:
         ValueError: for boundaries that are negative, out of order or of the wrong number, or
             a value that is not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = piecewise_constant([1.0, 0.5, 0.25], [2, 3])

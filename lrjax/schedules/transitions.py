@@ -24,7 +24,7 @@ def constant(value: ArrayLike) -> Schedule:
 
     Raises:
         ValueError: if `value` is not finite.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> float(constant(0.5)(1000))
@@ -60,9 +60,9 @@ def interpolate(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for less than one step, a value that is not finite, an unknown shape, or
+        ValueError: for fewer than one step, a value that is not finite, an unknown shape, or
             an exponential transition through 0.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = interpolate(1.0, 0.0, 4, shape=lambda x: x**2)
@@ -106,8 +106,8 @@ def exponential_ramp(start: ArrayLike, end: ArrayLike, steps: int) -> Schedule:
         A schedule `count -> value`; it holds `end` afterwards.
 
     Raises:
-        ValueError: for less than one step, or a value that is not above 0.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step, or a value that is not above 0.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> ramp = exponential_ramp(1e-3, 10.0, 5)
@@ -135,8 +135,8 @@ def linear_ramp(start: ArrayLike, end: ArrayLike, steps: int) -> Schedule:
         A schedule `count -> value`; it holds `end` afterwards.
 
     Raises:
-        ValueError: for less than one step, or a value that is not finite.
-        TypeError: for an argument of another kind.
+        ValueError: for fewer than one step, or a value that is not finite.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> ramp = linear_ramp(0.0, 1.0, 5)
@@ -186,7 +186,7 @@ def wsd(
     Raises:
         ValueError: for a negative number of steps, three zeros, a value that is not finite,
             or an unknown decay.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
 
     Example:
         >>> rate = wsd(1.0, warmup_steps=2, stable_steps=2, decay_steps=4)

@@ -11,13 +11,11 @@ from lrjax.suggestions.fits import MIN_POINTS, smooth
 from lrjax.suggestions.points import Points
 from lrjax.suggestions.results import Rates
 
-__all__ = ["robust", "smith"]
-
 # How many standard errors of the smoothed loss are not chance: the lowest of some dozens of
 # independent values lies about three below their mean.
 SIGNIFICANT = 6.0
 # Chosen on the made-up curves of benchmarks/suggestions.py, whose header says on which of them.
-FLOOR = 1 / 20  # of the drop: the losses that belong to the bottom, and what is no rise from it
+FLOOR = 1 / 20  # of the drop: the losses that belong to the bottom, and what is not a rise from it
 START = 75  # the percentile, of the losses up to the bottom, that is taken for their start
 BEGUN = 1 / 5  # of the rise: how much of a fall the first losses show that the range cuts off
 EARLY = 1 / 5  # of the points: a loss that ends before has diverged at the start

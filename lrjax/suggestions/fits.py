@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["MIN_POINTS", "Smooth", "smooth"]
-
 MIN_POINTS, MAX_POINTS = 10, 2000
 
 # Chosen on the made-up curves of benchmarks/suggestions.py, whose header says on which of them.

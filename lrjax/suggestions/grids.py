@@ -9,8 +9,6 @@ from lrjax.curves import Curves, seeds_last
 from lrjax.suggestions.methods import suggest
 from lrjax.suggestions.results import Suggestion
 
-__all__ = ["grid_values"]
-
 QUANTITIES = ("loss", "eval_loss", "last_loss", "last_eval_loss", "max_learning_rate")
 
 

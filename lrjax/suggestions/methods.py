@@ -14,8 +14,6 @@ from lrjax.suggestions import basins, peers
 from lrjax.suggestions.points import Points, points_of
 from lrjax.suggestions.results import Rates, Suggestion, over_named
 
-__all__ = ["suggest"]
-
 METHODS: dict[str, Callable[..., Rates]] = {
     "robust": basins.robust,
     "smith": basins.smith,
@@ -44,9 +42,9 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
       converges", 2015, section 3.3), but no less than where half of the drop is done;
     - `min_learning_rate` is a tenth of the maximum (2018, section 5).
 
-    These rules are of SGD, and for rates that rise and fall. A rate that stays the same may do
-    better at a third to a tenth of the suggestion, and one for Lion, LAMB or Muon, whose updates
-    do not shrink with the gradient, at a tenth to a thirtieth (benchmarks/optimizers.py).
+    These rules were found for SGD, and for rates that rise and fall. For a constant rate a third to
+    a tenth of the suggestion may do better; for Lion, LAMB or Muon, whose updates do not shrink
+    with the gradient, a tenth to a thirtieth (benchmarks/optimizers.py).
 
     The others give exactly what their source gives for the same losses y at the rates r,
     unsmoothed and NaN included; where the source fails or refuses, there is a reason instead. Only
@@ -102,7 +100,7 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
         Smith, A disciplined approach to neural network hyper-parameters, 2018,
         arXiv 1803.09820.
     """
-    rule = functools.partial(METHODS[_checks.one_of("method", method, tuple(METHODS))], **options)
+    rule = functools.partial(METHODS[_checks.one_of("method", method, METHODS)], **options)
     # Losses that overflow are data: their slopes are what the sources make of them.
     with np.errstate(all="ignore"):
         lanes = [_read(points, rule) for points in points_of(curves)]
@@ -123,7 +121,7 @@ def _read(points: Points, rule: Callable[[Points], Rates]) -> Rates:
     if not np.isfinite(points.loss).any():
         return Rates(reason="diverged_at_start")
     rates = rule(points)
-    # A ramp may begin at 0, which is no rate to train at.
+    # A ramp may begin at 0, which is not a rate to train at.
     if not rates.reason and not rates.learning_rate > 0:
         return Rates(reason="no_minimum_in_range", extend="start")
     return rates

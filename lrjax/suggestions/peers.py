@@ -12,17 +12,6 @@ from lrjax import _checks
 from lrjax.suggestions.points import Points
 from lrjax.suggestions.results import Rates
 
-__all__ = [
-    "ignite",
-    "lightning",
-    "minimum",
-    "slide",
-    "steep",
-    "surmenok",
-    "torch_lr_finder",
-    "valley",
-]
-
 TOO_FEW = Rates(reason="too_few_points")
 
 

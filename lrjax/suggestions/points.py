@@ -9,8 +9,6 @@ import numpy as np
 
 from lrjax.curves import Curves
 
-__all__ = ["Points", "points_of"]
-
 
 class Points(NamedTuple):
     """The curves of one lane, float64[steps] and float64[evals]."""

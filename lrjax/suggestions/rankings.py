@@ -18,8 +18,6 @@ from lrjax.curves import (
 from lrjax.suggestions.fits import MIN_POINTS
 from lrjax.suggestions.methods import suggest
 
-__all__ = ["Ranking", "rank"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
@@ -56,15 +54,16 @@ class Ranking:
         names = [*map(spoken, self.axes)]
         rows = [["", *names, "loss", "behind", "noise", "max rate"]]
         best = self.order[0]
-        chosen = _flat_index(self.axes, self.best)
         for lane in self.order:
             index = np.unravel_index(lane, self.loss.shape)
-            where = map(coordinate, coordinates(self.axes, index).values())
+            where = coordinates(self.axes, index)
             columns = (self.loss, self.noise, self.max_learning_rate)
             loss, noise, rate = (float(column[index]) for column in columns)
             behind = loss - float(self.loss.flat[best]) if lane != best else np.nan
-            mark = "*" if lane == chosen else "=" if self.tied[index] else ""
-            rows.append([mark, *where, *map(_number, (loss, behind, noise, rate))])
+            mark = "*" if where == self.best else "=" if self.tied[index] else ""
+            rows.append(
+                [mark, *map(coordinate, where.values()), *map(_number, (loss, behind, noise, rate))]
+            )
         verdict = (
             "the lowest loss is lower beyond the noise over seeds"
             if self.significant
@@ -204,11 +203,6 @@ def _best(lowest: int, tied: np.ndarray, rates: np.ndarray, spread: np.ndarray) 
         return lowest
     further = np.log10(rates[largest] / rates[lowest])
     return largest if further > np.hypot(spread[largest], spread[lowest]) else lowest
-
-
-def _flat_index(axes: dict[str, np.ndarray], coordinates: dict[str, float]) -> int:
-    index = [int(np.flatnonzero(axis == coordinates[name])[0]) for name, axis in axes.items()]
-    return int(np.ravel_multi_index(index, tuple(map(len, axes.values()))))
 
 
 def _number(value: float) -> str:

@@ -11,8 +11,6 @@ import numpy as np
 
 from lrjax.curves import coordinate, coordinates, seeds_last, without_seed
 
-__all__ = ["Rates", "Suggestion", "over_named"]
-
 
 class Rates(NamedTuple):
     """What a method reads from one lane: rates, or NaN and a reason."""
@@ -103,7 +101,7 @@ class Suggestion:
         agreed = self.consensus
         if agreed.learning_rate.size != 1:
             lanes = " x ".join(f"{len(values)} {name}" for name, values in agreed.axes.items())
-            raise ValueError(f"a suggestion of one lane is a number, got {lanes}.")
+            raise ValueError(f"only a suggestion for one lane is a number, got {lanes}.")
         if not np.isfinite(agreed.learning_rate).all():
             raise ValueError(f"no learning rate can be named: {agreed.reason.item()}.")
         return agreed.learning_rate.item()

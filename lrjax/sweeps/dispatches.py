@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lrjax.batches import Group, Loaded
-from lrjax.lanes import LANES, Block, Lanes, cut_blocks, sharding
+from lrjax.lanes import Block, Lanes, cut_blocks
+from lrjax.meshes import LANES, sharding
 from lrjax.sweeps.programs import evaluate_lanes, init_lanes, train_lanes
 from lrjax.sweeps.runs import Program, Record, State
 from lrjax.sweeps.spans import Span
@@ -50,10 +51,14 @@ def put(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
     return jax.device_put(tree, sharding(mesh, *axes))
 
 
+def placed(job: Job, block: Block) -> tuple[Any, Any]:
+    """A block's hyperparameters and seeds, on the devices that run it."""
+    return put((block.hyperparams, block.seeds), job.mesh, LANES)
+
+
 def start(job: Job, block: Block) -> State:
     """A block's states before its first update."""
-    lanes = put((block.hyperparams, block.seeds), job.mesh, LANES)
-    return init_lanes(*lanes, job.optimizer, job.initial, job.program)
+    return init_lanes(*placed(job, block), job.optimizer, job.initial, job.program)
 
 
 Results = tuple[Record, Any]  # of one dispatch, and of the evaluation after it if any
@@ -65,7 +70,7 @@ def run(
     """Begin one dispatch of all lanes, block by block; `wait` waits for it."""
 
     def dispatch(block, state):
-        hyperparams, seeds = put((block.hyperparams, block.seeds), job.mesh, LANES)
+        hyperparams, seeds = placed(job, block)
         state, record = train_lanes(
             hyperparams, seeds, state, job.optimizer, source, span[:2], job.program
         )

@@ -90,7 +90,7 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
                 raise
             failure = error
             break
-        done, alive = span.stop, _taken(host, blocks, results, span)
+        done, alive = span.stop, _record(host, blocks, results, span)
         ending = host.stopped() or not alive or source is None
         overdue = time.monotonic() - saved > CHECKPOINT_SECONDS
         if host.checkpoints and agreed(ending or overdue):
@@ -111,7 +111,7 @@ def _first_run(job: Job, grid: Lanes, size: int, source: Any, span: Span, host: 
     return blocks, running
 
 
-def _taken(host: Host, blocks: list[Block], results: list[Results], span: Span) -> bool:
+def _record(host: Host, blocks: list[Block], results: list[Results], span: Span) -> bool:
     """Take the results of a dispatch to the tape and show them; whether any lane is alive."""
     for block, each in zip(blocks, results, strict=True):
         write(host.tape, block, span, each)

@@ -17,7 +17,8 @@ from lrjax._fingerprints import fingerprint
 from lrjax._progress import progress_bar
 from lrjax.batches import ArrayBatches, as_batches, evaluation_groups, reader
 from lrjax.curves import Curves
-from lrjax.lanes import check_mesh, check_optimizer, make_lanes, on_one_cpu
+from lrjax.lanes import make_lanes
+from lrjax.meshes import check_mesh, on_one_cpu
 from lrjax.sweeps.arguments import check_debugging, check_initial, checked_settings, identity_of
 from lrjax.sweeps.dispatches import Job, put
 from lrjax.sweeps.driver import BLOCK_SIZE, Host, drive
@@ -31,6 +32,7 @@ from lrjax.sweeps.spans import cut_steps, evaluations
 from lrjax.sweeps.tapes import as_curves, blank_tape, final_state
 from lrjax.sweeps.workers import open_workers
 from lrjax.tasks import Task
+from lrjax.transforms.arguments import check_complete, check_optimizer
 
 
 def sweep(
@@ -69,7 +71,7 @@ def sweep(
 
     Args:
         task: what is trained.
-        batches: the data as they are, an array or a tuple or dict of arrays with samples along
+        batches: plain arrays, one or a tuple or dict of them, with samples along
             their first axis; or `array_batches(…)`; or a list or any other iterable of batches,
             pytrees of arrays of one shape, as in `stream_batches`.
         optimizer: makes a lane's optimizer from its hyperparameters, as traced scalars.
@@ -81,8 +83,8 @@ def sweep(
         initial: `(params, model_state)` or `(params, model_state, opt_state)` to start every
             lane from; of an optimizer's state the moments are kept, and schedules and
             hyperparameters start anew.
-        batch_size: of data given as they are; 64, or all if they are fewer, if not given.
-        eval_batches: what to evaluate on, with `train=False`: every sample of data as they are
+        batch_size: for plain arrays; if not given 64, or all samples if they are fewer.
+        eval_batches: what to evaluate on, with `train=False`: every sample of plain arrays
             or of `array_batches(…)`, or a finite iterable of batches. The loss is the mean over
             batches, each with the weight of its samples. None for no evaluation.
         eval_every: updates between evaluations; the last update is always followed by one.
@@ -113,7 +115,7 @@ def sweep(
         ValueError: for a number of steps below 1, a lane that is empty or that the optimizer
             does not take, a value that is not finite, a loss that is not a scalar float, or
             batches that change their shape or run out.
-        TypeError: for an argument of another kind.
+        TypeError: for an argument of the wrong type.
         RuntimeError: under `jax_debug_nans` or `jax_disable_jit`, or where another run uses
             `checkpoint_dir`.
 
@@ -135,7 +137,8 @@ def sweep(
     _checks.flag("progress", progress)
     batches = as_batches("batches", batches, batch_size)
     grid = make_lanes(lanes, seeds)
-    check_optimizer(optimizer, list(grid.hyperparams))
+    check_optimizer(optimizer, grid.hyperparams)
+    check_complete(optimizer, grid.hyperparams)
     check_initial(initial)
     if mesh is not None:
         check_mesh(mesh, len(grid))
@@ -174,11 +177,11 @@ def sweep(
         program = Program(task, length, settings.divergence, settings.accumulate, mesh, version)
         job = Job(program, optimizer, initial, groups, team)
         tape = blank_tape(measures.metrics, measures.eval_metrics, len(grid), spans)
-        size = _shared(_saved(checkpoint_dir, BLOCK_SIZE), job.multiple)
+        size = _checked_size(_saved(checkpoint_dir, BLOCK_SIZE), job.multiple)
         size = size or block_size(job, grid, settings.lane_batch, data)
         # They shape a checkpoint's arrays, too, and another machine would choose others.
         identity |= {BLOCK_SIZE: size, DISPATCH_STEPS: length}
-        with _opened(checkpoint_dir, identity) as checkpoints:
+        with _open(checkpoint_dir, identity) as checkpoints:
             driven = drive(job, grid, size, spans, Host(data, tape, checkpoints, report, stopped))
     curves = as_curves(grid, tape, evaluations(spans), driven.done)
     if driven.failure is not None:
@@ -212,7 +215,7 @@ def _rewritten(task: Task, wanted: bool | None, measures: Measures, mesh: Mesh |
     return task._replace(loss=convolutions.Rewritten(task.loss)) if wanted else task
 
 
-def _shared(size: int | None, multiple: int) -> int | None:
+def _checked_size(size: int | None, multiple: int) -> int | None:
     """The lanes of a checkpoint's blocks, which the devices must be able to share."""
     if size is not None and size % multiple:
         raise ValueError(
@@ -222,6 +225,6 @@ def _shared(size: int | None, multiple: int) -> int | None:
     return size
 
 
-def _opened(directory: str | os.PathLike | None, identity: dict[str, Any]) -> Any:
+def _open(directory: str | os.PathLike | None, identity: dict[str, Any]) -> Any:
     """The checkpoints of a folder, or None without one, for a `with`."""
     return contextlib.nullcontext() if directory is None else open_checkpoints(directory, identity)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from lrjax import _checks
 from lrjax.convolutions import convolves
 from lrjax.lanes import Lanes
 from lrjax.sweeps import runs
@@ -50,8 +51,37 @@ def _losses(hyperparams, seed, optimizer, initial, batch, task, version):
     """A lane's first loss and metrics, in training and in evaluation."""
     del version  # only part of the key that JAX caches programs by
     state = runs.init(hyperparams, seed, optimizer, initial, task)
+    _check_trainable(state.params)
     call = functools.partial(task.loss, state.params, state.model_state, batch)
-    return [call(jax.random.key(seed), train) for train in (True, False)]
+    answers = [call(jax.random.key(seed), train) for train in (True, False)]
+    for answer in answers:
+        _check_answer(answer, state.model_state)
+    return answers
+
+
+def _check_trainable(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise _checks.KindError(
+                f"task.init must give parameters that are floats, got {jax.typeof(leaf)} at "
+                f"{name}: what is not trained belongs in the model state."
+            )
+
+
+def _check_answer(answer: Any, model_state: Any) -> None:
+    match answer:
+        case (_, (changed, Mapping())):
+            given, returned = map(str, map(jax.tree.structure, (model_state, changed)))
+            if returned != given:
+                raise ValueError(
+                    f"task.loss must return a model state like the one given, {given}, got "
+                    f"{returned}."
+                )
+        case _:
+            raise _checks.KindError(
+                f"task.loss must return (loss, (model_state, metrics)), got {answer!r}."
+            )
 
 
 def flops(program: ClosedJaxpr | Jaxpr) -> float:

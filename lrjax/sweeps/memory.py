@@ -13,10 +13,12 @@ from jax.sharding import Mesh
 
 from lrjax.batches import ArrayReader, Loaded, Reader
 from lrjax.convolutions.samples import CACHE_BYTES
-from lrjax.lanes import LANES, Lanes, cut_blocks, on_one_cpu
-from lrjax.sweeps.dispatches import Job, put, state_shapes
+from lrjax.lanes import Lanes, cut_blocks
+from lrjax.meshes import on_one_cpu
+from lrjax.sweeps.dispatches import Job, placed, state_shapes
 from lrjax.sweeps.programs import train_lanes
 from lrjax.sweeps.runs import Program
+from lrjax.sweeps.spans import even_share
 
 
 def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> int:
@@ -32,9 +34,8 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
 
     def compiled(size):
         block = cut_blocks(grid, size)[0]
-        lanes = put((block.hyperparams, block.seeds), job.mesh, LANES)
         states, source = state_shapes(job, block), _source_shapes(data, job.program)
-        arguments = *lanes, states, job.optimizer, source, (0, 1), job.program
+        arguments = *placed(job, block), states, job.optimizer, source, (0, 1), job.program
         return train_lanes.lower(*arguments).compile()
 
     free = free_bytes(job.mesh)
@@ -60,7 +61,7 @@ def _source_shapes(data: Reader, program: Program) -> Any:
 
 
 def free_bytes(mesh: Mesh | None) -> int | None:
-    """Memory that is free on the fullest of this process's devices; None where nobody tells."""
+    """Memory that is free on the fullest of this process's devices; None if no device says."""
     devices = jax.local_devices()[:1] if mesh is None else mesh.local_devices
     free = [_device_free(device, sharing=len(devices)) for device in devices]
     known = [number for number in free if number is not None]
@@ -97,7 +98,7 @@ def fitting_cache(lanes: int, lane_bytes: int) -> int:
     With more, every update waits for the memory. At least one.
     """
     most = max(1, CACHE_BYTES // max(lane_bytes, 1))
-    return -(-lanes // -(-lanes // most))
+    return even_share(lanes, most)
 
 
 # The compiler's figures leave out what the allocator loses between arrays.

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
-from lrjax.lanes import LANES, on_one_cpu, sharding
+from lrjax.meshes import LANES, on_one_cpu, sharding
 from lrjax.sweeps import runs
 
 # It runs once, so most of what makes a program fast is not worth the time to compile it.

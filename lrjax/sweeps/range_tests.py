@@ -15,13 +15,14 @@ import optax
 
 from lrjax import _checks
 from lrjax.curves import Curves
-from lrjax.lanes import check_optimizer, make_lanes, momentum_name
+from lrjax.lanes import make_lanes
 from lrjax.schedules import Schedule, exponential_ramp, linear_ramp
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.runs import Optimizer
 from lrjax.tasks import Task
 from lrjax.transforms import sgd, with_schedules
+from lrjax.transforms.arguments import check_optimizer, momentum_name
 
 RAMPS = {"exponential": exponential_ramp, "linear": linear_ramp}
 
@@ -106,7 +107,7 @@ def range_test(
 
     Args:
         task: what is trained.
-        batches: data as they are, or as in `sweep`.
+        batches: plain arrays, or as in `sweep`.
         optimizer: as in `sweep`; its `learning_rate` is set by the ramp. One that asks for a
             number where a ramp is to go, as `optax.adamw` does for `b1`, is wrapped in `inject`.
         start: the first update's rate.
@@ -139,11 +140,11 @@ def range_test(
         Smith, A disciplined approach to neural network hyper-parameters, 2018,
         arXiv 1803.09820.
     """
-    _checks.one_of("ramp", ramp, tuple(RAMPS))
+    _checks.one_of("ramp", ramp, RAMPS)
     steps = _checks.integer("steps", steps, minimum=1)
     rates = float(_checks.static("start", start)), float(_checks.static("end", end))
     if rates[0] >= rates[1]:
-        raise ValueError(f"start must be less than end, {end!r}, got {start!r}.")
+        raise ValueError(f"start must be less than end ({end!r}), got {start!r}.")
     if momentum is not None:
         pair = _checks.each("momentum", momentum, _checks.static, at_least=0, at_most=1)
         if len(pair) != 2 or pair[0] < pair[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from lrjax import convolutions
+from lrjax import _checks, convolutions
 from lrjax.batches import Group, Loaded, Rows
-from lrjax.lanes import DATA, on_one_cpu, sharding
+from lrjax.meshes import DATA, on_one_cpu, sharding
 from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
+from lrjax.transforms.dtypes import cast_like, wider
 
 Optimizer = Callable[..., optax.GradientTransformation]
 Hyperparams = dict[str, jax.Array]
@@ -59,7 +61,7 @@ class State(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a run tells of one update."""
+    """What a run reports of one update."""
 
     loss: jax.Array
     metrics: Metrics
@@ -71,7 +73,10 @@ def init(
     hyperparams: Hyperparams, seed: jax.Array, optimizer: Optimizer, initial: Any, task: Task
 ) -> State:
     """The state of a run before its first update."""
-    params, model_state, *opt_state = initial or task.init(jax.random.key(seed))
+    start = initial or task.init(jax.random.key(seed))
+    if not isinstance(start, tuple) or len(start) < 2:
+        raise _checks.KindError(f"task.init must return (params, model_state), got {start!r}.")
+    params, model_state, *opt_state = start
     fresh = optimizer(**hyperparams).init(params)
     if opt_state:
         try:
@@ -85,12 +90,7 @@ def init(
     watch = Watch(zero, zero, zero, zero, zero, zero + jnp.inf, jnp.bool(False))
     state = State(params, model_state, fresh, watch)
     # Strongly typed, as what training makes of it, so that both have one program.
-    return jax.tree.map(_strong, state)
-
-
-def _strong(leaf: Any) -> jax.Array:
-    array = jnp.asarray(leaf)
-    return jnp.asarray(array, array.dtype)
+    return cast_like(state, state)
 
 
 def _keep_moments(fresh: Any, given: Any) -> Any:
@@ -132,7 +132,7 @@ def train(
     span: tuple[jax.Array, jax.Array],
     program: Program,
 ) -> tuple[State, Record]:
-    """Run the updates from `span[0]` to `span[1]`; the records behind them are NaN."""
+    """Run the updates from `span[0]` to `span[1]`; the records after them are NaN."""
     start, stop = span
     transform = optax.with_extra_args_support(optimizer(**hyperparams))
     key = jax.random.fold_in(jax.random.key(seed), TRAINING)
@@ -180,29 +180,18 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         changed, new = one(model_state, part)
         # Summed on the way: all gradients at once would not fit where one large batch does not.
         total = jax.tree.map(lambda sum, term: sum + jnp.asarray(term, sum.dtype), total, new)
-        return (jax.tree.map(_typed, changed, model_state), total), None
+        return (cast_like(changed, model_state), total), None
 
     if program.accumulate == 1:
         model_state, means = one(state.model_state, 0)
     else:
         shapes = jax.eval_shape(one, state.model_state, 0)[1]
-        total = jax.tree.map(lambda shape: jnp.zeros(shape.shape, _wide(shape.dtype)), shapes)
+        total = jax.tree.map(lambda shape: jnp.zeros(shape.shape, wider(shape.dtype)), shapes)
         parts = jnp.arange(program.accumulate)
         (model_state, total), _ = jax.lax.scan(add, (state.model_state, total), parts)
         means = jax.tree.map(lambda array: array / program.accumulate, total)
     loss, metrics, grads = means
-    return loss, model_state, metrics, jax.tree.map(_typed, grads, state.params)
-
-
-def _wide(dtype: Any) -> Any:
-    """A float for sums, no narrower than JAX's own."""
-    usual = jnp.result_type(float)
-    wide = jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= usual.itemsize
-    return dtype if wide else usual
-
-
-def _typed(new: jax.Array, old: jax.Array) -> jax.Array:
-    return new if new.dtype == old.dtype else new.astype(old.dtype)
+    return loss, model_state, metrics, cast_like(grads, state.params)
 
 
 def _spread(batch: Any, mesh: Mesh | None) -> Any:
@@ -231,9 +220,10 @@ def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float |
     it had by more than `divergence` times what the loss has dropped so far plus how much it
     changes from step to step, or a thousandth of the loss: scale and sign play no part.
     """
+    # Also one that the curves, which are float32, could not hold.
+    diverged = watch.diverged | ~jnp.isfinite(loss.astype(jnp.float32))
     loss = loss.astype(watch.average.dtype)
-    diverged = watch.diverged | ~jnp.isfinite(loss)
-    # An average, in which no loss counts for all that it may be: a batch may be an odd one.
+    # Capped, because a single batch may be an outlier.
     loss = jnp.minimum(loss, watch.average + MOST * watch.allowed)
     first = jnp.where(step == 0, loss, watch.first)
     # Of a short history, corrected for its start as in Adam.
@@ -249,7 +239,7 @@ def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float |
         changes = jnp.maximum(jnp.where(settled, step - 1, step), 1).astype(loss.dtype)
         # Few changes say little of how large they are: as if ten more were known to be larger.
         noise = jnp.where(settled, watch.variation, variation) / changes * (1 + 10 / changes)
-        # Without any noise, a drift is no divergence yet.
+        # Without any noise, a drift is not a divergence yet.
         noise = jnp.maximum(noise, DRIFT * jnp.abs(best))
         allowed = jnp.where(step == 0, jnp.inf, divergence * (first - best + noise))
         diverged |= average - best > allowed
@@ -270,13 +260,10 @@ def _advance(new: State, old: State) -> State:
     Its optimizer goes on, so that every run's schedules are reported to the end; what becomes of
     its moments does not matter any more, and to keep them would cost every other run time.
     """
-
-    def kept(new, old):
-        return jnp.where(diverged, old, _typed(new, old))
-
-    diverged = new.watch.diverged
-    params, model_state = jax.tree.map(kept, new[:2], old[:2])
-    return State(params, model_state, jax.tree.map(_typed, new.opt_state, old.opt_state), new.watch)
+    new = cast_like(new, old)
+    kept = functools.partial(jnp.where, new.watch.diverged)
+    params, model_state = jax.tree.map(kept, old[:2], new[:2])
+    return new._replace(params=params, model_state=model_state)
 
 
 def _measured(alive: jax.Array, tree: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -296,7 +283,7 @@ def evaluate(
 
     def widened(value):
         array = jnp.asarray(value)
-        return array.astype(_wide(array.dtype))
+        return array.astype(wider(array.dtype))
 
     def one(_, batch):
         batch = _spread(batch, program.mesh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,16 @@ class Span(NamedTuple):
     evaluation: int | None  # the number of the evaluation that follows, if one does
 
 
+def even_share(total: int, most: int) -> int:
+    """The size of each part when a total is cut into as few equal parts as `most` allows.
+
+    Example:
+        >>> even_share(10, most=4)  # 4 + 4 + 2 would leave a stub
+        4
+    """
+    return math.ceil(total / math.ceil(total / most))
+
+
 EVALUATIONS = 25
 
 
@@ -28,8 +39,7 @@ def cut_steps(
     eval_every = eval_every if evaluate else steps
     between = min(eval_every, steps)
     if chunk_steps is None:
-        # Of one length, where that goes, so that none is a stub.
-        chunk_steps = -(-between // -(-between // most))
+        chunk_steps = even_share(between, most)
     length = min(chunk_steps, between)
     stops = [*range(eval_every, steps, eval_every), steps]
     spans = []
@@ -47,14 +57,13 @@ def evaluations(spans: list[Span]) -> list[int]:
 
 # About a second, so that the bar, checkpoints and Ctrl-C need not wait for long; but so many
 # updates, at least, that the cost of a dispatch, most of which is fresh memory, is shared.
-DISPATCH_FLOPS = {"cpu": 1e11}
-ACCELERATOR_FLOPS = 1e13
+CPU_FLOPS, ACCELERATOR_FLOPS = 1e11, 1e13
 MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS = 4, 200
 DISPATCH_BYTES = 2**26  # of batches that are read, of which some dispatches' are kept ready
 
 
 def dispatch_steps(flops: float, read_bytes: int = 0) -> int:
     """How many updates of so many operations, and bytes read, to dispatch at once."""
-    target = DISPATCH_FLOPS.get(jax.default_backend(), ACCELERATOR_FLOPS)
+    target = CPU_FLOPS if jax.default_backend() == "cpu" else ACCELERATOR_FLOPS
     steps = np.clip(target / max(flops, 1.0), MIN_DISPATCH_STEPS, MAX_DISPATCH_STEPS)
     return max(1, min(int(steps), DISPATCH_BYTES // max(read_bytes, 1)))

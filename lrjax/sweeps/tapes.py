@@ -53,9 +53,10 @@ def write(tape: Tape, block: Block, span: Span, results: Results) -> None:
     steps = slice(span.start, span.stop)
     # On the host, because a slice on the device would be a program of its own.
     record = jax.tree.map(lambda values: np.asarray(values)[:, : span.stop - span.start], record)
-    jax.tree.map(functools.partial(copy, steps), record, tape.record)
-    if span.evaluation is not None:
-        jax.tree.map(functools.partial(copy, span.evaluation), evaluation, tape.evaluation)
+    with np.errstate(over="ignore"):  # of what x64 can hold and the tape cannot
+        jax.tree.map(functools.partial(copy, steps), record, tape.record)
+        if span.evaluation is not None:
+            jax.tree.map(functools.partial(copy, span.evaluation), evaluation, tape.evaluation)
 
 
 def as_curves(grid: Lanes, tape: Tape, eval_steps: list[int], done: int) -> Curves:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from lrjax.lanes import on_one_cpu
+from lrjax.meshes import on_one_cpu
 
 
 class Workers(NamedTuple):
@@ -49,7 +49,7 @@ def open_workers(mesh: Mesh | None, lanes: int) -> Iterator[Workers]:
                 finally:  # of an error, too
                     pool.shutdown(wait=False, cancel_futures=True)
                 return
-    yield Workers(1, _begun)
+    yield Workers(1, _run_now)
 
 
 def _cores() -> int:
@@ -75,7 +75,7 @@ def _submitting(pool: Executor) -> Callable[..., Future]:
     return lambda function, *args: pool.submit(call_and_wait, function, *args)
 
 
-def _begun(function: Callable, *args: Any) -> Future:
+def _run_now(function: Callable, *args: Any) -> Future:
     """A call's results, whose arrays the device may still be computing."""
     future: Future = Future()
     future.set_result(function(*args))

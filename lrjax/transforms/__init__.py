@@ -1,10 +1,13 @@
 """Transforms: optimizers whose hyperparameters follow schedules and can be read back.
 
-`inject` makes one of any Optax factory; the rest is calls of it. `arguments` tells hyperparameters
-from what else a factory takes, `dtypes` has their types, `adapters` what gives schedules to those
-that take numbers only. Hyperparameters live in the
-state, as float32 arrays: a schedule rewrites them at every update, `get_hyperparams` reads them
-and `set_hyperparams` changes those that no schedule drives, without compiling anything anew.
+Hyperparameters live in the state, as float32 arrays: a schedule rewrites them at every update,
+`get_hyperparams` reads them and `set_hyperparams` changes those that no schedule drives, without
+compiling anything anew.
+
+`injection.inject` makes such a transform of any Optax factory; `optimizers` are calls of it,
+`groups` gives parts of the parameters rates of their own, `plateaus` follows a metric.
+`hyperparams` reads and sets; `arguments` tells hyperparameters from what else a factory takes,
+`dtypes` has their types, `adapters` gives schedules to factories that take numbers only.
 """
 
 from lrjax.transforms import groups, hyperparams, injection, optimizers, plateaus

@@ -1,9 +1,9 @@
-"""What an argument of a factory is: a number, an array or a schedule; or anything else."""
+"""What a factory takes, and what an argument is: a number, an array or a schedule; or else."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeAlias, get_args, get_origin
 
 import jax
@@ -82,3 +82,41 @@ def _is_integer(annotation: Any) -> bool:
     kinds = get_args(annotation)
     written = annotation in (int, "int", "int | None", "Optional[int]")
     return written or (int in kinds and float not in kinds)
+
+
+def check_optimizer(optimizer: Callable, names: Iterable[str], setter: str = "lanes") -> None:
+    """An optimizer must take every hyperparameter that is set."""
+    parameters = _parameters(optimizer)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in names:
+        if name not in parameters:
+            raise ValueError(
+                f"{setter} must set hyperparameters that the optimizer takes, "
+                f"{', '.join(parameters)}, got {name!r}."
+            )
+
+
+def check_complete(optimizer: Callable, names: Collection[str]) -> None:
+    """An optimizer must need no hyperparameter beyond those that lanes set."""
+    for name, parameter in _parameters(optimizer).items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and name not in names:
+            raise _checks.KindError(
+                f"lanes must set {name}, which the optimizer has no default for, got {list(names)}."
+            )
+
+
+def momentum_name(optimizer: Callable) -> str:
+    """What an optimizer calls its momentum: Adam's is `b1`."""
+    accepted = _parameters(optimizer)
+    return "b1" if "b1" in accepted and "momentum" not in accepted else "momentum"
+
+
+def _parameters(optimizer: Any) -> Mapping[str, inspect.Parameter]:
+    if not callable(optimizer):
+        raise _checks.KindError(
+            "optimizer must be a function that makes an optimizer from hyperparameters, such as "
+            f"lrjax.sgd or optax.adam itself, got {optimizer!r}."
+        )
+    return inspect.signature(optimizer).parameters

@@ -1,4 +1,4 @@
-"""Types: hyperparameters are float32 whatever stands beside them, and all else keeps its own."""
+"""Types: hyperparameters are float32 whatever they meet, and all else keeps its own."""
 
 from __future__ import annotations
 
@@ -26,14 +26,18 @@ def widen_floats(tree: Any) -> Any:
         array = jnp.asarray(leaf)
         if not jnp.issubdtype(array.dtype, jnp.inexact):
             return leaf
-        return array.astype(_wider(array.dtype, jnp.result_type(float)))
+        return array.astype(wider(array.dtype))
 
     return jax.tree.map(widen, tree)
 
 
-def _wider(one: Any, other: Any) -> Any:
-    """Their promoted type; that of the other beside an 8-bit float, which JAX does not promote."""
-    return other if one.itemsize == 1 else jnp.promote_types(one, other)
+def wider(one: Any, other: Any = float) -> Any:
+    """Their promoted type; that of the other for an 8-bit float, which JAX does not promote."""
+    other = jnp.result_type(other)
+    if one.itemsize == 1:
+        return other
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(one, other)
 
 
 def cast_updates(new: Any, grads: Any, params: Any) -> Any:
@@ -43,6 +47,6 @@ def cast_updates(new: Any, grads: Any, params: Any) -> Any:
 
     def cast(update, grad, param):
         one, other = jnp.asarray(grad).dtype, jnp.asarray(param).dtype
-        return jnp.asarray(update, one if one == other else _wider(one, other))
+        return jnp.asarray(update, one if one == other else wider(one, other))
 
     return jax.tree.map(cast, new, grads, params)

@@ -28,7 +28,7 @@ def discriminative(
 
     A group is a regular expression, searched for in the parameter's path: its keys joined by
     "/", as in `"encoder/Dense_0/kernel"`. The first that is found decides, so the special
-    comes before the general. `get_hyperparams` tells the rates as `learning_rate/pattern`.
+    comes before the general. `get_hyperparams` reports the rates as `learning_rate/pattern`.
 
     Args:
         factory: a factory of optimizers that takes a `learning_rate`, lrjax's or Optax's.
@@ -40,7 +40,7 @@ def discriminative(
         A gradient transformation for dicts, Flax parameters and any other pytree.
 
     Raises:
-        ValueError: for a pattern that is no regular expression, a rate that is not finite; at
+        ValueError: for a pattern that is not a regular expression, a rate that is not finite; at
             `init`, for a parameter without a pattern, or a pattern that decides for none (one that
             is found in every path may).
         TypeError: for patterns or rates of another kind, or arguments the factory does not take.
@@ -106,8 +106,8 @@ def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
     ]
     if unused:
         raise ValueError(
-            f"learning_rates must have patterns that decide for a parameter, got {unused}, which "
-            f"no path holds or earlier patterns leave nothing to, of {names}."
+            f"learning_rates must have patterns that match a parameter which no earlier one does, "
+            f"got {unused} for the parameters {names}."
         )
     return jax.tree.unflatten(structure, labels)
 

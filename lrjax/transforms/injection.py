@@ -37,8 +37,9 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
 
     A number, an array of floats or a schedule becomes a hyperparameter of the state: read it
     with `get_hyperparams`. Everything else goes to the factory as it is: flags, types, None,
-    random keys, functions that are no schedules (a mask), and integers where the factory's
-    signature asks for an integer.
+    random keys, functions that are not schedules (a mask), and integers where the factory's
+    signature asks for an integer. An argument that is not given keeps the factory's default, and
+    is not in the state: to read `b1` back, give it.
 
     Hyperparameters are float32 whatever the parameters are, so that `b2=0.999` is not rounded
     to 1 beside bfloat16; the optimizer's own state and its updates keep their types.

@@ -67,13 +67,13 @@ def sgd(
     References:
         Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
     """
-    decay = _unless_zero("momentum", momentum, at_least=0, at_most=1)
-    if _checks.flag("nesterov", nesterov) and decay is None:
+    momentum_if_any = _unless_zero("momentum", momentum, at_least=0, at_most=1)
+    if _checks.flag("nesterov", nesterov) and momentum_if_any is None:
         raise ValueError(f"nesterov must be False without momentum, got {nesterov!r}.")
     return inject(
         _sgd,
         learning_rate=hyperparameter("learning_rate", learning_rate, at_least=0),
-        momentum=decay,
+        momentum=momentum_if_any,
         nesterov=nesterov,
         weight_decay=_unless_zero("weight_decay", weight_decay, at_least=0),
         decoupled=_checks.flag("decoupled", decoupled),
@@ -191,7 +191,7 @@ def cyclical_sgd(
         Smith, A disciplined approach to neural network hyper-parameters, 2018,
         arXiv 1803.09820.
     """
-    cycle = _CYCLES[_checks.one_of("mode", mode, tuple(_CYCLES))]
+    cycle = _CYCLES[_checks.one_of("mode", mode, _CYCLES)]
     if mode == "exp_range":
         cycle = functools.partial(cycle, gamma=gamma)
     elif isinstance(gamma, jax.core.Tracer) or np.any(np.asarray(gamma) != 1):
@@ -219,13 +219,11 @@ def _cycled(name: str, momentum: Any, cycle: Callable[..., Schedule]) -> Hyperpa
 
 
 def _pair(name: str, value: Sequence[ArrayLike]) -> tuple[ArrayLike, ArrayLike]:
-    if len(value) != 2:
+    ends = [_checks.number(name, end, at_least=0, at_most=1) for end in value]
+    known = not any(isinstance(end, jax.core.Tracer) for end in ends)
+    if len(ends) != 2 or (known and np.any(np.asarray(ends[0]) > np.asarray(ends[1]))):
         raise ValueError(f"{name} must be the smallest value and the largest, got {value!r}.")
-    smallest, largest = (_checks.number(name, end, at_least=0, at_most=1) for end in value)
-    known = not any(isinstance(end, jax.core.Tracer) for end in value)
-    if known and np.any(np.asarray(smallest) > np.asarray(largest)):
-        raise ValueError(f"{name} must be the smallest value and the largest, got {value!r}.")
-    return smallest, largest
+    return ends[0], ends[1]
 
 
 def onecycle_sgd(

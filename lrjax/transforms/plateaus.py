@@ -1,4 +1,10 @@
-"""Piecewise annealing: cut the updates when a metric has stopped improving."""
+"""Piecewise annealing: cut the updates when a metric has stopped improving.
+
+Not by Optax's own `contrib.reduce_on_plateau`: it holds scale and best value in the parameters'
+type, so that in bfloat16 small improvements vanish; it knows no "max", for which a relative
+threshold cannot be negated; below 0 its relative threshold takes a worse value for an improvement;
+and its factor and thresholds cannot be traced.
+"""
 
 from __future__ import annotations
 
@@ -75,12 +81,13 @@ def plateau(
         convention: `"torch"`, `"keras"` or `"optax"`, whose `patience` and `cooldown` are meant.
 
     Returns:
-        A gradient transformation; `get_hyperparams` tells the `scale`, `set_hyperparams` resets it.
+        A gradient transformation; `get_hyperparams` reports the `scale`, and `set_hyperparams`
+        resets it.
 
     Raises:
         ValueError: for a factor outside (0, 1], a negative number of looks or threshold, a
             `min_scale` outside [0, 1], an unknown mode or convention; at `update`, for a
-            `value` that is no scalar.
+            `value` that is not a scalar.
         TypeError: for a fractional number of looks; at `update`, without a `value`.
 
     Example:
@@ -97,7 +104,7 @@ def plateau(
     """
     _checks.one_of("mode", mode, ("min", "max"))
     extra_patience, extra_cooldown = _CONVENTIONS[
-        _checks.one_of("convention", convention, tuple(_CONVENTIONS))
+        _checks.one_of("convention", convention, _CONVENTIONS)
     ]
     rule = Rule(
         factor=_checks.number("factor", factor, above=0, at_most=1),
@@ -114,12 +121,6 @@ def plateau(
 
 # What to add to patience and cooldown, so that `limit` looks cut and `cooldown` do not count.
 _CONVENTIONS = {"torch": (1, 0), "keras": (0, -1), "optax": (0, 0)}
-
-
-# Optax's own `contrib.reduce_on_plateau` holds scale and best value in the parameters' type, so
-# in bfloat16 small improvements vanish; it knows no "max", for which a relative threshold cannot
-# be negated; below 0 its relative threshold takes a worse value for an improvement; and its
-# factor and thresholds cannot be traced.
 
 
 def _init(params: Any) -> optax.InjectStatefulHyperparamsState:
