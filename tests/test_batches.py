@@ -1,5 +1,6 @@
 import contextlib
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,3 +131,14 @@ def test_bad_data_names_the_argument(error, name, given, batch_size):
 def test_a_step_counts_from_0(error, step):
     with pytest.raises(error, match="step"):
         lrjax.array_batches(np.zeros(8), 2)(step)
+
+
+@pytest.mark.parametrize("dtype", ["M8[s]", "m8[s]", object])
+def test_arrays_must_hold_numbers(dtype):
+    with pytest.raises(TypeError, match="data must hold numbers"):
+        lrjax.array_batches(np.zeros(4, dtype), 2)
+
+
+def test_a_frozen_dict_is_data():
+    data = flax.core.freeze({"x": np.arange(10.0, dtype=np.float32)})
+    assert as_batches("batches", data).batch_size == 10

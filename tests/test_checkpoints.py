@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import lrjax
-from lrjax._checkpoints import _folder, open_checkpoints
+from lrjax._checkpoints import _folder, open_checkpoints, recorded
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -299,12 +299,22 @@ def test_hidden_files_do_not_make_a_folder_foreign(tmp_path):
     assert restore(tmp_path).step == 5
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"lrjax.checkpoints": 2, "identity": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"lrjax.checkpoints": 2, "identity": {}}',
+        '{"lrjax.checkpoints": 1, "identity": [1]}',
+    ],
+)
 def test_a_folder_whose_identity_cannot_be_read(content, tmp_path):
     save(tmp_path, 5)
     (tmp_path / "identity.json").write_text(content)
     with pytest.raises(ValueError, match=r"checkpoint_dir .* cannot be read"):
         restore(tmp_path)
+    assert recorded(tmp_path, "steps") is None
 
 
 def test_a_file_in_the_folders_place(tmp_path):
@@ -448,3 +458,44 @@ def test_two_processes(tmp_path):
     assert first[4] == second[4]
     assert "same arguments, got several steps." in first[5]
     assert "same arguments, got several steps." in second[5]
+
+
+def test_lists_go_with_their_checkpoints(tmp_path):
+    save(tmp_path, 3, 5, 9)
+    names = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
+    assert names == ["5", "5.json", "9", "9.json", "identity.json"]
+
+
+def test_a_list_of_files_is_there_at_once_or_not_at_all(tmp_path, monkeypatch):
+    from etils import epath
+
+    save(tmp_path, 5)
+    before = (tmp_path / "identity.json").read_text()
+    write = type(epath.Path(tmp_path)).write_text
+
+    def half(self, text, *args, **kwargs):
+        write(self, text[: len(text) // 2], *args, **kwargs)
+        if text:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(epath.Path(tmp_path)), "write_text", half)
+        with pytest.raises(KeyboardInterrupt):
+            restore(tmp_path)
+    assert (tmp_path / "identity.json").read_text() == before
+    assert restore(tmp_path).step == 5
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path):
+    save(tmp_path, 5)
+    (tmp_path / "9.orbax-checkpoint-tmp").mkdir()
+    assert restore(tmp_path).step == 5
+    assert not (tmp_path / "9.orbax-checkpoint-tmp").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]"])
+def test_a_list_of_another_kind_is_damaged(content, tmp_path):
+    save(tmp_path, 5, 9)
+    (tmp_path / "9.json").write_text(content)
+    with pytest.warns(UserWarning, match="9 is damaged"):
+        assert restore(tmp_path).step == 5

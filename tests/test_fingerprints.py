@@ -13,6 +13,7 @@ from helpers import python
 
 import lrjax
 from lrjax._fingerprints import fingerprint
+from lrjax.sweeps.functions import comparable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,3 +349,17 @@ LAZY = Lazy()
 
 def test_a_fingerprint_runs_nothing():
     assert len(fingerprint(lambda x: x * LAZY[0] * LAZY.scale)) == 16
+
+
+@pytest.mark.parametrize(("one", "other"), [((1,), (True,)), ((0.5,), (0.25,))])
+def test_partials_of_other_arguments_are_others(one, other):
+    def made(arguments):
+        return comparable(functools.partial(lrjax.sgd, *arguments))
+
+    assert made(one) == made(one)
+    assert made(one) != made(other)
+
+
+def test_a_partial_without_a_hash_stays_what_it_is():
+    given = functools.partial(lrjax.sgd, [1])
+    assert comparable(given) is given

@@ -13,6 +13,7 @@ import pytest
 from helpers import clouds, network
 
 import lrjax
+from lrjax.sweeps import processes as between
 
 WORKER = pathlib.Path(__file__).parent / "process_worker.py"
 
@@ -71,7 +72,7 @@ def test_a_stream_that_ends_in_one_process_ends_all(tmp_path, processes, last):
     told = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     assert "process 1 could not read its batches" in told[0]
-    assert f"batches must last for the 30 that the steps take, got {last}" in told[1]
+    assert f"batches must provide the 30 batches that the steps take, got {last}" in told[1]
 
 
 def test_processes_with_different_arguments_are_refused(tmp_path, processes):
@@ -97,3 +98,13 @@ def test_a_killed_process_ends_the_other_with_a_clear_error(tmp_path, processes,
     # Where the first process dies, JAX may end the others before lrjax can say anything.
     said = {0: "another task died", 1: "another process of the sweep has probably ended"}
     assert said[killed] in errors
+
+
+def test_the_first_process_says_when_to_save(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    told = []
+    monkeypatch.setattr(
+        between.multihost_utils, "broadcast_one_to_all", lambda wish: told.append(wish) or True
+    )
+    assert between.agreed(False) is True
+    assert told == [False]

@@ -1,5 +1,6 @@
 """A sweep that is stopped and called again gives the curves of one that never was."""
 
+import functools
 import pathlib
 import random
 import signal
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BATCHES, HELD_OUT, KEY, TASK, network_init, plain_loss
 from resume_worker import run
 
 import lrjax
@@ -104,7 +106,7 @@ def on_one_core(patch):
     [
         ({}, on_one_core),
         ({"lane_batch": 2}, on_one_core),
-        ({"chunk_steps": None}, lambda patch: patch.setattr(spans, "MAX_DISPATCH_STEPS", 7)),
+        ({"chunk_steps": None}, lambda patch: patch.setattr(spans, "MAX_DISPATCH_STEPS", 4)),
         ({"lane_batch": np.int64(3), "eval_every": np.int64(4)}, lambda patch: None),
     ],
     ids=["cores", "lanes at once", "dispatches", "NumPy's integers"],
@@ -136,11 +138,20 @@ def test_a_killed_sweep_whose_lanes_did_not_fit_goes_on(tmp_path, monkeypatch):
     assert_identical(run(tmp_path), expected)
 
 
-def test_other_batches_in_a_list_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        list,
+        lambda one: lrjax.stream_batches(list(one)),
+        lambda one: lrjax.stream_batches(tuple(one)),
+    ],
+    ids=["list", "stream of a list", "stream of a tuple"],
+)
+def test_other_batches_in_a_list_are_refused(wrap, tmp_path):
     def test(scale):
         return lrjax.range_test(
             lrjax.task(lambda params, batch: jnp.mean((params - batch) ** 2), jnp.zeros(())),
-            [scale * np.ones(4, np.float32)],
+            wrap([scale * np.ones(4, np.float32)]),
             steps=5,
             checkpoint_dir=tmp_path,
         )
@@ -197,3 +208,56 @@ def test_a_checkpoint_of_other_arguments_is_refused_by_name(name, options, tmp_p
     run(tmp_path, steps=12, chunk_steps=6)
     with pytest.raises(ValueError, match=rf"checkpoint_dir .*{name} \("):
         run(tmp_path, **{"steps": 12, "chunk_steps": 6} | options)
+
+
+@pytest.mark.parametrize("options", [{}, {"start": 1e3, "end": 1e9}], ids=["alive", "diverged"])
+def test_a_short_sweep_is_saved_at_its_end(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "CHECKPOINT_SECONDS", np.inf)
+    curves, trained = run(tmp_path, **options), []
+    monkeypatch.setattr(driver, "first_run", lambda *arguments: trained.append(arguments))
+    monkeypatch.setattr(driver, "run", lambda *arguments: trained.append(arguments))
+    assert_identical(run(tmp_path, **options), curves)
+    assert not trained
+
+
+def other_loss(params, batch):
+    return 2 * plain_loss(params, batch), {}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("task", {"task": lrjax.task(other_loss, network_init)}),
+        ("initial", {"initial": (network_init(KEY), {})}),
+        ("eval_every", {"eval_every": 4}),
+        ("lanes", {"lanes": [{"weight_decay": 0.0}, {"weight_decay": 0.2}]}),
+    ],
+)
+def test_a_checkpoint_of_another_sweep_is_refused_by_name(name, options, tmp_path):
+    given = {
+        "task": TASK,
+        "batches": BATCHES,
+        "steps": 12,
+        "chunk_steps": 2,
+        "eval_batches": HELD_OUT,
+        "eval_every": 6,
+        "checkpoint_dir": tmp_path,
+        "lanes": [{"weight_decay": 0.0}, {"weight_decay": 0.1}],
+    }
+    lrjax.range_test(**given)
+    with pytest.raises(ValueError, match=rf"checkpoint_dir .*differs in {name} \("):
+        lrjax.range_test(**given | options)
+
+
+def test_a_stream_that_fails_at_once_leaves_the_curves_of_a_checkpoint(tmp_path):
+    def stream(length):
+        for step in range(length):
+            yield BATCHES(step)
+        raise OSError("the disk is gone")
+
+    test = functools.partial(lrjax.range_test, TASK, steps=40, chunk_steps=5)
+    with pytest.raises(Exception, match="the disk is gone"):
+        test(stream(12), checkpoint_dir=tmp_path)
+    with pytest.raises(Exception, match="the disk is gone") as told:
+        test(stream(12), checkpoint_dir=tmp_path)
+    assert told.value.curves.steps_done == 10

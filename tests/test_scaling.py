@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,11 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import BATCHES, DATA, HELD_OUT, TASK, compilations, network_init, network_loss
+from helpers import BATCHES, DATA, HELD_OUT, KEY, TASK, compilations, network_init, network_loss
 
 import lrjax
 from lrjax.batches import reader
-from lrjax.sweeps import dispatches, memory, programs, spans, workers
+from lrjax.sweeps import dispatches, driver, engine, memory, programs, spans, workers
 from lrjax.sweeps.runs import Program
 
 SWEEP = functools.partial(
@@ -187,7 +188,7 @@ def one_core(monkeypatch):
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 64])
-@pytest.mark.parametrize("lane_batch", [None, 1, 4])
+@pytest.mark.parametrize("lane_batch", [None, 1, 4, 100])
 def test_curves_are_the_same_on_any_number_of_cores(cores, lane_batch, whole, monkeypatch):
     monkeypatch.setattr(workers, "_cores", lambda: cores)
     sizes = block_sizes(monkeypatch)
@@ -232,8 +233,14 @@ def test_settings_of_a_with_block_hold_in_a_sweep():
     assert state.params.dtype == np.float64
 
 
-@pytest.mark.usefixtures("one_core")
-def test_lanes_that_do_not_fit_are_halved_with_one_warning_each(whole, monkeypatch):
+@pytest.mark.parametrize(
+    ("cores", "mesh", "expected"),
+    [(1, None, [6, 3, 1]), (2, None, [3, 1]), (1, mesh_of(2), [6, 2])],
+)
+def test_lanes_that_do_not_fit_are_halved_with_one_warning_each(
+    cores, mesh, expected, whole, monkeypatch
+):
+    monkeypatch.setattr(workers, "_cores", lambda: cores)
     train, seen = programs.train_lanes, []
 
     def small(hyperparams, *arguments):
@@ -244,11 +251,29 @@ def test_lanes_that_do_not_fit_are_halved_with_one_warning_each(whole, monkeypat
 
     monkeypatch.setattr(dispatches, "train_lanes", small)
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
-    with pytest.warns(UserWarning, match="now [31] at once") as caught:
-        curves = SWEEP()
-    assert len(caught) == 2
-    assert seen[:3] == [6, 3, 1]
+    with pytest.warns(UserWarning, match="do not fit") as caught:
+        curves = SWEEP(mesh=mesh)
+    told = [f"now {size * cores} at once" for size in expected[1:]]
+    assert [str(each.message).split("; ")[1] for each in caught] == told
+    assert list(dict.fromkeys(seen)) == expected
     assert_close(curves, whole)
+
+
+def test_a_program_that_never_fits_fails(monkeypatch):
+    sizes = iter([6, 3, 1])
+
+    def large(hyperparams, *arguments):
+        assert len(hyperparams["weight_decay"]) == next(sizes)
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(workers, "_cores", lambda: 1)
+    monkeypatch.setattr(dispatches, "train_lanes", large)
+    monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
+    with (
+        pytest.warns(UserWarning, match="do not fit"),
+        pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"),
+    ):
+        SWEEP()
 
 
 def test_a_program_that_fails_otherwise_fails(monkeypatch):
@@ -453,3 +478,59 @@ def test_a_mesh_must_divide_by_the_devices_of_a_lane():
     with pytest.raises(ValueError, match="data"):
         lrjax.lane_mesh(data=3)
     assert lrjax.lane_mesh(data=2).shape == {"lanes": 2, "data": 2}
+
+
+def test_progress_tells_which_lanes_have_diverged(monkeypatch):
+    def loss(params, batch):
+        return jnp.where(params > 0.35, jnp.nan, -params) + 0.0 * batch.sum()
+
+    told = []
+
+    def bar(*arguments, **options):
+        return engine.contextlib.nullcontext(lambda *progress: told.append(progress))
+
+    monkeypatch.setattr(engine, "progress_bar", bar)
+    lanes = {"learning_rate": [0.01, 0.1]}  # of which the second diverges at update 4
+    task = lrjax.task(loss, jnp.zeros(()))
+    curves = lrjax.sweep(task, np.zeros(8, "f"), lrjax.sgd, steps=8, lanes=lanes, chunk_steps=3)
+    assert [done for done, *_ in told] == [3, 6, 8]
+    assert [diverged.tolist() for _, _, diverged, _ in told] == [
+        [False, False],
+        [False, True],
+        [False, True],
+    ]
+    losses = np.concatenate([losses for _, losses, _, _ in told], axis=1)
+    np.testing.assert_array_equal(losses, curves.loss[:, 0])
+
+
+def test_a_device_is_idle_once_all_its_blocks_are_done():
+    over, running = Future(), Future()
+    over.set_result((None, [jnp.zeros(3)]))
+    jax.block_until_ready(over.result())
+    assert driver._idle([])
+    assert driver._idle([over, over])
+    assert not driver._idle([over, running])
+
+
+def test_arrays_that_lie_on_one_device_are_spread_over_a_mesh(whole):
+    there = functools.partial(jax.device_put, device=jax.devices()[0])
+    data, held_out = there(DATA), there(HELD_OUT.data)
+    curves = SWEEP(
+        batches=lrjax.array_batches(data, 16),
+        eval_batches=lrjax.array_batches(held_out, 16),
+        mesh=mesh_of(4),
+    )
+    assert_close(curves, whole)
+    initial = there((network_init(KEY), {}))
+    assert_close(SWEEP(initial=initial, mesh=mesh_of(4)), SWEEP(initial=initial))
+
+
+@pytest.mark.usefixtures("one_core")
+def test_final_states_are_those_of_the_lanes_not_of_the_filling():
+    run = functools.partial(
+        lrjax.sweep, TASK, BATCHES, lrjax.sgd, steps=2, return_state=True,
+        lanes={"learning_rate": [0.1, 0.2, 0.3]}, seeds=2,
+    )  # fmt: skip
+    _, whole = run()
+    _, cut = run(lane_batch=4)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), cut, whole)

@@ -1,3 +1,4 @@
+import collections
 import contextlib
 import functools
 import itertools
@@ -394,3 +395,50 @@ def test_evaluations_count_samples_along_the_axis_that_differs():
         batches = [batch(8, time_major), batch(8, time_major), batch(5, time_major)]
         assert [group.weight for group in evaluation_groups(batches)] == [8, 5]
     assert [group.weight for group in evaluation_groups([batch(8)])] == [10]  # of one shape
+
+
+def test_a_stream_that_fails_after_the_last_divergence_is_not_a_failure():
+    task = lrjax.task(lambda params, batch: params * batch.sum(), jnp.ones(()))
+    batches = itertools.chain([np.array([np.nan])], failing(0))
+    curves = lrjax.range_test(task, batches, steps=100, chunk_steps=1)
+    assert curves.diverged.all()
+    assert curves.steps_done == 100
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "a")])
+def test_evaluations_count_the_first_axis_where_several_differ(one, other):
+    def batch(nodes, edges):
+        return {one: np.ones((nodes, 2)), other: np.ones((edges, 3))}
+
+    groups = evaluation_groups([batch(8, 20), batch(5, 11)])
+    assert [group.weight for group in groups] == ([8, 5] if one == "a" else [20, 11])
+
+
+def test_samples_of_batches_that_cannot_be_compared():
+    batches = [np.ones((4, 2)), np.ones((4, 2)), np.ones(3)]
+    assert [group.weight for group in evaluation_groups(batches)] == [4, 3]
+    batches = [{"a": np.float32(1), "x": np.ones(4)}]
+    assert [group.weight for group in evaluation_groups(batches)] == [4]
+    assert [group.weight for group in evaluation_groups([np.float32(1)] * 3)] == [1]
+
+
+def test_an_iterator_that_knows_its_length_may_be_just_long_enough():
+    class Counted(collections.UserList):
+        def __init__(self):
+            super().__init__([np.zeros(2)] * 3)
+            self.items = iter(self.data)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return next(self.items)
+
+    ahead = reader(Counted(), 3)
+    assert len(ahead.read(0, 3, 3).batches) == 3
+    ahead.close()
+
+
+def test_an_evaluation_without_samples_is_refused():
+    with pytest.raises(ValueError, match="eval_batches must hold samples"):
+        evaluation_groups([np.ones((4, 2)), np.ones((0, 2))])

@@ -725,6 +725,8 @@ BAD_CALLS = [
     (ValueError, "batches", {"batches": iter([])}),
     (ValueError, "batches", {"batches": changing()}),
     (TypeError, "initial", {"initial": network_init(KEY)}),
+    (TypeError, "initial must be", {"initial": (network_init(KEY),)}),
+    (ValueError, "takes, momentum, ", {"lanes": {"weight": [0.1]}}),
     (ValueError, "opt_state", {"initial": (network_init(KEY), {}, lrjax.adamw(0.1).init(0.0))}),
     (ValueError, "loss", {"task": bad_loss(lambda params, batch: jnp.zeros(3))}),
     (ValueError, "loss", {"task": bad_loss(lambda params, batch: batch[1][0])}),
@@ -808,3 +810,105 @@ def test_the_batches_of_an_update_hand_on_the_model_state():
         divergence=None, batch_size=1, accumulate=4,
     )  # fmt: skip
     np.testing.assert_allclose(curves.loss[0, 0], [np.mean([0, 1, 2, 3]), np.mean([4, 5, 6, 7])])
+
+
+def test_the_rates_of_the_update_that_ended_all_lanes_are_told():
+    task = lrjax.task(lambda params, batch: jnp.nan * params, jnp.ones(()))
+    lanes = {"learning_rate": [0.5]}
+    curves = lrjax.sweep(task, np.zeros(8), lrjax.sgd, steps=3, lanes=lanes, seeds=2)
+    assert curves.diverged.all()
+    np.testing.assert_array_equal(curves.learning_rate, [0.5, np.nan, np.nan])
+    np.testing.assert_array_equal(curves.eval_metrics, {})
+
+
+def test_without_evaluations_there_are_no_metrics_of_them():
+    curves = lrjax.range_test(TASK, BATCHES, steps=3)
+    assert (list(curves.metrics), list(curves.eval_metrics)) == (["accuracy"], [])
+
+
+def test_a_momentum_may_stay():
+    curves = lrjax.range_test(TASK, BATCHES, steps=3, momentum=(0.9, 0.9))
+    np.testing.assert_allclose(curves.momentum, [0.9] * 3, rtol=1e-6)
+
+
+def test_a_diverged_lane_keeps_its_parameters():
+    def loss(params, batch):
+        return jnp.where(params < 0.75, jnp.nan, 1.0) * params
+
+    # 1, 0.9, 0.8, 0.7: of which the loss is the first that is not finite.
+    curves, state = lrjax.sweep(
+        lrjax.task(loss, jnp.float32(1)), np.zeros(8), lrjax.sgd, steps=9,
+        lanes={"learning_rate": [0.1]}, return_state=True, chunk_steps=2,
+    )  # fmt: skip
+    assert curves.diverged_at.item() == 3
+    np.testing.assert_allclose(state.params, [[0.7]], rtol=1e-6)
+
+
+def test_a_drift_of_a_negative_loss_is_no_divergence():
+    # Rises by a millionth of itself at every update, without any noise.
+    task = lrjax.task(lambda params, batch: -10.0 + 1e-5 * params, jnp.zeros(()))
+
+    def rising():
+        return optax.GradientTransformation(
+            lambda params: optax.EmptyState(),
+            lambda updates, state, params=None: (jnp.ones(()), state),
+        )
+
+    curves = lrjax.sweep(task, np.zeros(8, "f"), rising, steps=50)
+    assert curves.loss[0, -1] > curves.loss[0, 0]
+    assert not curves.diverged.any()
+
+
+def test_an_optimizer_may_ask_for_the_gradient():
+    def updater(learning_rate):
+        def update(updates, state, params=None, *, value, grad, **extra):
+            return jax.tree.map(lambda g: -learning_rate * g, grad), state
+
+        return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+    run = functools.partial(lrjax.range_test, TASK, BATCHES, start=1e-3, end=0.1, steps=5)
+    np.testing.assert_allclose(run(updater).loss, run().loss, rtol=1e-6)
+
+
+def test_the_momentum_of_adam_is_told():
+    lanes = {"learning_rate": [0.1], "b1": [0.5, 0.9]}
+    curves = lrjax.sweep(TASK, BATCHES, lrjax.adamw, steps=2, lanes=lanes)
+    np.testing.assert_allclose(curves.momentum[0, :, 0, 0], [0.5, 0.9], rtol=1e-6)
+
+
+def test_moments_that_have_no_place_are_refused():
+    params = network_init(KEY)
+    with pytest.raises(ValueError, match="opt_state"):
+        lrjax.range_test(
+            TASK, BATCHES, lambda learning_rate: optax.sgd(learning_rate), steps=3,
+            initial=(params, {}, optax.sgd(0.1, 0.9).init(params)),
+        )  # fmt: skip
+
+
+DECAYS = np.zeros(4, np.float32)
+
+
+def decaying_by_array(learning_rate):
+    return lrjax.sgd(learning_rate, weight_decay=float(DECAYS[0]))
+
+
+def test_an_array_that_was_changed_meanwhile_counts(monkeypatch):
+    def run():
+        return lrjax.range_test(TASK, BATCHES, decaying_by_array, end=1.0, steps=10).loss
+
+    before = run()
+    monkeypatch.setitem(globals(), "DECAYS", np.ones(4, np.float32))
+    assert np.abs(run() - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_no_run_draws_what_its_initialization_drew(number):
+    def init(key):
+        return jax.random.normal(jax.random.split(key, 4)[number]), {}
+
+    def loss(params, model_state, batch, key, train):
+        return jnp.abs(params - jax.random.normal(key)), (model_state, {})
+
+    task, nothing = lrjax.Task(init, loss), np.zeros(8, np.float32)
+    curves = lrjax.sweep(task, nothing, lambda: lrjax.sgd(0.0), steps=1, eval_batches=nothing)
+    assert min(curves.loss.item(), curves.eval_loss.item()) > 1e-3

@@ -113,7 +113,7 @@ def test_nothing_need_be_left_for_a_default():
 
 @pytest.mark.parametrize("rates", [{"embed": 0, ".": 0.5}, {".": 0.5, "head": 0.25}], ids=str)
 def test_a_pattern_that_decides_for_nothing_is_refused(rates):
-    with pytest.raises(ValueError, match=r"decide for a parameter, got \['(embed|head)'\]"):
+    with pytest.raises(ValueError, match=r"no earlier one does, got \['(embed|head)'\]"):
         lrjax.discriminative(lrjax.sgd, rates).init({"body": jnp.ones(2), "head": jnp.ones(2)})
 
 

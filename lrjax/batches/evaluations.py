@@ -41,6 +41,8 @@ def evaluation_groups(batches: Any) -> tuple[Group, ...]:
         raise ValueError("eval_batches must hold at least one batch, got none.")
     alike = [(shape, list(group)) for shape, group in itertools.groupby(read, key=describe)]
     weights = _samples([shape for shape, _ in alike])
+    if not all(weights):
+        raise ValueError("eval_batches must hold samples in every batch, got one without.")
     return tuple(
         Group(stack(group), weight) for (_, group), weight in zip(alike, weights, strict=True)
     )

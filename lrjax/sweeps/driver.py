@@ -75,7 +75,11 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
         source = together(host.data.read, start, count, length, lambda: _idle(running))
         return on_device(source, job.mesh)
 
-    source, failure = (read(ahead[0]) if ahead else None), None
+    source, failure = attempt(read, ahead[0]) if ahead else (None, None)
+    if failure is not None:
+        if done == 0 or jax.process_count() > 1:
+            raise failure
+        ahead = []
     for span, following in itertools.zip_longest(ahead, ahead[1:]):
         try:
             if states:

@@ -119,8 +119,9 @@ def _has_no_moments(state: Any) -> bool:
     return isinstance(state, optax.EmptyState) or getattr(state, "_fields", None) == ("count",)
 
 
-# Folded into a run's key, so that neither draws what the initialization drew.
-TRAINING, EVALUATION = 1, 2
+# Folded into a run's key, so that neither draws what the initialization drew. Large, because the
+# first of them are what `split` gives: `split(key, 3)[2]` is `fold_in(key, 2)`.
+TRAINING, EVALUATION = 0x7472_6169, 0x6576_616C
 
 
 def train(
