@@ -1,4 +1,4 @@
-"""What a factory takes, and what an argument is: a number, an array or a schedule; or else."""
+"""What a factory takes: numbers, arrays and schedules, or anything else."""
 
 from __future__ import annotations
 
