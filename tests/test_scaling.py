@@ -64,6 +64,7 @@ def mesh_of(lanes, data=1):
         {"mesh": mesh_of(1)},
         {"mesh": mesh_of(4)},
         {"mesh": mesh_of(2), "lane_batch": 2},
+        {"mesh": mesh_of(4), "lane_batch": 2},
         {"mesh": mesh_of(2, data=2)},
         {"mesh": mesh_of(1, data=4), "lane_batch": 3, "chunk_steps": 5},
     ],
@@ -288,7 +289,10 @@ def test_a_program_that_fails_otherwise_fails(monkeypatch):
 
 @pytest.mark.parametrize(
     ("free", "multiple", "expected"),
-    [(None, 1, 64), (10_000, 1, 64), (4_000, 1, 36), (4_000, 8, 32), (10, 1, 1), (10, 4, 4)],
+    [
+        *[(None, 1, 64), (10_000, 1, 64), (7_000, 1, 63), (4_000, 1, 36)],
+        *[(4_000, 8, 32), (10, 1, 1), (10, 4, 4)],
+    ],
 )
 def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypatch):
     monkeypatch.setattr(memory, "program_bytes", lambda lanes: 100 * lanes)
@@ -455,6 +459,7 @@ def test_all_lanes_may_diverge_before_the_first_evaluation():
     curves = SWEEP(start=1e3, end=1e9, steps=200, eval_every=200, chunk_steps=10)
     assert curves.eval_loss.shape == (3, 2, 1)
     assert curves.diverged.all()
+    assert curves.steps_done == 200
     assert np.isnan(curves.eval_loss).all()
     np.testing.assert_allclose(curves.learning_rate[[0, -1]], [1e3, 1e9], rtol=1e-5)
 
