@@ -1,14 +1,15 @@
-"""How much memory there is, and what of it a sweep plans with."""
+"""How much memory there is, and how lanes and steps are cut to fit it."""
 
 import functools
 import types
 
 import jax
 import numpy as np
+import pytest
 from helpers import BATCHES, TASK
 
 import lrjax
-from lrjax.sweeps import arguments, engine, memory, workers
+from lrjax.sweeps import arguments, engine, memory, spans, workers
 
 MESH = jax.make_mesh((4,), ("lanes",))
 SWEEP = functools.partial(
@@ -73,3 +74,31 @@ def test_dispatches_count_all_batches_of_an_update():
     settings = arguments.checked_settings(10, None, None, 4, None, None)
     assert settings.most_steps(0.0, 2**22) == 4
     assert settings.most_steps(1e9, 0) == 25
+
+
+@pytest.mark.parametrize(
+    ("free", "multiple", "expected"),
+    [
+        *[(None, 1, 64), (10_000, 1, 64), (7_000, 1, 63), (4_000, 1, 36)],
+        *[(4_000, 8, 32), (10, 1, 1), (10, 4, 4)],
+    ],
+)
+def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypatch):
+    monkeypatch.setattr(memory, "program_bytes", lambda lanes: 100 * lanes)
+    assert memory.fitting(64, multiple, lambda size: size, free) == expected
+
+
+@pytest.mark.parametrize(
+    ("lanes", "lane_bytes", "expected"),
+    [(64, 0, 64), (64, 2**10, 64), (64, 2**18, 8), (9, 2**18, 5), (7, 2**20, 2), (7, 2**30, 1)],
+)
+def test_blocks_keep_their_states_in_the_cache(lanes, lane_bytes, expected):
+    assert memory.fitting_cache(lanes, lane_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("flops", "read", "expected"),
+    [(0.0, 0, 200), (1e9, 0, 100), (1e10, 0, 10), (1e12, 0, 4), (0.0, 2**24, 4), (1e12, 2**30, 1)],
+)
+def test_dispatches_are_short_for_large_models_and_batches(flops, read, expected):
+    assert spans.dispatch_steps(flops, read) == expected

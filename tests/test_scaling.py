@@ -1,5 +1,6 @@
 """Sweeps over blocks of lanes, devices and dispatches: the same curves whatever they are."""
 
+import contextlib
 import functools
 import itertools
 import os
@@ -18,7 +19,7 @@ from helpers import BATCHES, DATA, HELD_OUT, KEY, TASK, compilations, network_in
 
 import lrjax
 from lrjax.batches import reader
-from lrjax.sweeps import dispatches, driver, engine, memory, programs, spans, workers
+from lrjax.sweeps import dispatches, driver, engine, memory, programs, workers
 from lrjax.sweeps.runs import Program
 
 SWEEP = functools.partial(
@@ -287,26 +288,6 @@ def test_a_program_that_fails_otherwise_fails(monkeypatch):
         SWEEP()
 
 
-@pytest.mark.parametrize(
-    ("free", "multiple", "expected"),
-    [
-        *[(None, 1, 64), (10_000, 1, 64), (7_000, 1, 63), (4_000, 1, 36)],
-        *[(4_000, 8, 32), (10, 1, 1), (10, 4, 4)],
-    ],
-)
-def test_as_many_lanes_run_as_fit_the_memory(free, multiple, expected, monkeypatch):
-    monkeypatch.setattr(memory, "program_bytes", lambda lanes: 100 * lanes)
-    assert memory.fitting(64, multiple, lambda size: size, free) == expected
-
-
-@pytest.mark.parametrize(
-    ("lanes", "lane_bytes", "expected"),
-    [(64, 0, 64), (64, 2**10, 64), (64, 2**18, 8), (9, 2**18, 5), (7, 2**20, 2), (7, 2**30, 1)],
-)
-def test_blocks_keep_their_states_in_the_cache(lanes, lane_bytes, expected):
-    assert memory.fitting_cache(lanes, lane_bytes) == expected
-
-
 def block_sizes(monkeypatch):
     """A list of the sizes of all blocks that start from here on."""
     sizes = []
@@ -341,14 +322,6 @@ def test_little_memory_makes_small_blocks(whole, monkeypatch):
     assert_close(SWEEP(), whole)
     assert sizes
     assert max(sizes) < 6
-
-
-@pytest.mark.parametrize(
-    ("flops", "read", "expected"),
-    [(0.0, 0, 200), (1e9, 0, 100), (1e10, 0, 10), (1e12, 0, 4), (0.0, 2**24, 4), (1e12, 2**30, 1)],
-)
-def test_dispatches_are_short_for_large_models_and_batches(flops, read, expected):
-    assert spans.dispatch_steps(flops, read) == expected
 
 
 def test_the_final_state_goes_on_training():
@@ -492,7 +465,7 @@ def test_progress_tells_which_lanes_have_diverged(monkeypatch):
     told = []
 
     def bar(*arguments, **options):
-        return engine.contextlib.nullcontext(lambda *progress: told.append(progress))
+        return contextlib.nullcontext(lambda *progress: told.append(progress))
 
     monkeypatch.setattr(engine, "progress_bar", bar)
     lanes = {"learning_rate": [0.01, 0.1]}  # of which the second diverges at update 4
@@ -533,9 +506,15 @@ def test_arrays_that_lie_on_one_device_are_spread_over_a_mesh(whole):
 @pytest.mark.usefixtures("one_core")
 def test_final_states_are_those_of_the_lanes_not_of_the_filling():
     run = functools.partial(
-        lrjax.sweep, TASK, BATCHES, lrjax.sgd, steps=2, return_state=True,
-        lanes={"learning_rate": [0.1, 0.2, 0.3]}, seeds=2,
-    )  # fmt: skip
+        lrjax.sweep,
+        TASK,
+        BATCHES,
+        lrjax.sgd,
+        steps=2,
+        return_state=True,
+        lanes={"learning_rate": [0.1, 0.2, 0.3]},
+        seeds=2,
+    )
     _, whole = run()
     _, cut = run(lane_batch=4)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), cut, whole)

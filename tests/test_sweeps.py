@@ -121,9 +121,15 @@ def test_a_diverged_lane_does_not_touch_its_neighbours():
 def test_other_values_of_the_same_shape_compile_nothing():
     def run(decays, start):
         return lrjax.range_test(
-            TASK, BATCHES, lanes={"weight_decay": decays}, seeds=2, start=start, steps=30,
-            momentum=(0.95, 0.85), eval_batches=HELD_OUT,
-        )  # fmt: skip
+            TASK,
+            BATCHES,
+            lanes={"weight_decay": decays},
+            seeds=2,
+            start=start,
+            steps=30,
+            momentum=(0.95, 0.85),
+            eval_batches=HELD_OUT,
+        )
 
     first = run([0.0, 1e-4], 1e-5)
     with compilations() as compiled, compilations("jaxpr_to_mlir_module") as lowered:
@@ -164,9 +170,14 @@ def test_chunks_change_nothing(chunk_steps):
 def test_evaluation_counts_updates_and_takes_every_sample(steps, eval_every, expected):
     rate, params = 0.2, {}
     curves = lrjax.sweep(
-        TASK, BATCHES, lrjax.sgd, steps=steps, lanes={"learning_rate": [rate]},
-        eval_batches=HELD_OUT, eval_every=eval_every,
-    )  # fmt: skip
+        TASK,
+        BATCHES,
+        lrjax.sgd,
+        steps=steps,
+        lanes={"learning_rate": [rate]},
+        eval_batches=HELD_OUT,
+        eval_every=eval_every,
+    )
     np.testing.assert_array_equal(curves.eval_steps, expected)
     params = network_init(KEY)
     grad = jax.jit(jax.grad(plain_loss))
@@ -806,9 +817,15 @@ def test_the_batches_of_an_update_hand_on_the_model_state():
 
     task = lrjax.Task(lambda key: (jnp.zeros(()), jnp.zeros(())), counting)
     curves = lrjax.sweep(
-        task, np.zeros(8, np.float32), lrjax.sgd, steps=2, lanes={"learning_rate": [0.1]},
-        divergence=None, batch_size=1, accumulate=4,
-    )  # fmt: skip
+        task,
+        np.zeros(8, np.float32),
+        lrjax.sgd,
+        steps=2,
+        lanes={"learning_rate": [0.1]},
+        divergence=None,
+        batch_size=1,
+        accumulate=4,
+    )
     np.testing.assert_allclose(curves.loss[0, 0], [np.mean([0, 1, 2, 3]), np.mean([4, 5, 6, 7])])
 
 
@@ -836,9 +853,14 @@ def test_a_diverged_lane_keeps_its_parameters():
 
     # 1, 0.9, 0.8, 0.7: of which the loss is the first that is not finite.
     curves, state = lrjax.sweep(
-        lrjax.task(loss, jnp.float32(1)), np.zeros(8), lrjax.sgd, steps=9,
-        lanes={"learning_rate": [0.1]}, return_state=True, chunk_steps=2,
-    )  # fmt: skip
+        lrjax.task(loss, jnp.float32(1)),
+        np.zeros(8),
+        lrjax.sgd,
+        steps=9,
+        lanes={"learning_rate": [0.1]},
+        return_state=True,
+        chunk_steps=2,
+    )
     assert curves.diverged_at.item() == 3
     np.testing.assert_allclose(state.params, [[0.7]], rtol=1e-6)
 
@@ -879,9 +901,12 @@ def test_moments_that_have_no_place_are_refused():
     params = network_init(KEY)
     with pytest.raises(ValueError, match="opt_state"):
         lrjax.range_test(
-            TASK, BATCHES, lambda learning_rate: optax.sgd(learning_rate), steps=3,
+            TASK,
+            BATCHES,
+            lambda learning_rate: optax.sgd(learning_rate),
+            steps=3,
             initial=(params, {}, optax.sgd(0.1, 0.9).init(params)),
-        )  # fmt: skip
+        )
 
 
 DECAYS = np.zeros(4, np.float32)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lrjax.convolutions.samples import part_by_part, parts, sums
+from lrjax._dtypes import wider
+from lrjax.convolutions.samples import part_by_part, parts
 from lrjax.convolutions.windows import MAX_TAPS, Window, only, pad, put_back, taps
 
 # Below, `x` is [samples, *space, channels] and a kernel [*space, inputs, outputs].
@@ -115,7 +116,7 @@ def _grouped(x, kernel, groups, geometry):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x, kernel, geometry):
     """Of channels that do not mix, each with some outputs: sums over elementwise products."""
-    weights, wide = _weights(x, kernel), sums(x.dtype)
+    weights, wide = _weights(x, kernel), wider(x.dtype, jnp.float32)
 
     def outputs(x):
         seen = taps(x, geometry.window(kernel.shape[:-2]))
@@ -136,7 +137,7 @@ def _depthwise_parts(x, kernel):
 def _weights(x, kernel):
     """For each place in the kernel what multiplies a channel, [channels, outputs of each]."""
     shape = *(1,) * (x.ndim - 1), x.shape[-1], kernel.shape[-1] // x.shape[-1]
-    return kernel.astype(sums(kernel.dtype)).reshape(-1, *shape)
+    return kernel.astype(wider(kernel.dtype, jnp.float32)).reshape(-1, *shape)
 
 
 def _depthwise_forward(x, kernel, geometry):
@@ -146,7 +147,7 @@ def _depthwise_forward(x, kernel, geometry):
 
 def _depthwise_backward(geometry, saved, grad):
     x, kernel = saved
-    weights, wide = _weights(x, kernel), sums(x.dtype)
+    weights, wide = _weights(x, kernel), wider(x.dtype, jnp.float32)
     window = geometry.window(kernel.shape[:-2])
     grad = grad.reshape(*grad.shape[:-1], x.shape[-1], -1)
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lrjax._dtypes import wider
+
 # Bytes that stay in a core's cache from when they are written until they are read.
 CACHE_BYTES = 2**21
 
@@ -49,14 +51,11 @@ def part_by_part(function: Callable, count: int, *arrays: jax.Array) -> tuple[An
         total = jax.tree.map(lambda so_far, new: so_far + new.astype(so_far.dtype), total, summed)
         return total, each
 
-    total = jax.tree.map(lambda shape: jnp.zeros(shape.shape, sums(shape.dtype)), shapes)
+    total = jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape, wider(shape.dtype, jnp.float32)), shapes
+    )
     total, joined = lax.scan(add, total, split)
     return (
         jax.tree.map(lambda array, shape: array.astype(shape.dtype), total, shapes),
         jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), joined),
     )
-
-
-def sums(dtype: Any) -> Any:
-    """The type in which parts are added up: no narrower than float32."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32

@@ -75,13 +75,11 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
         source = together(host.data.read, start, count, length, lambda: _idle(running))
         return on_device(source, job.mesh)
 
-    source, failure = attempt(read, ahead[0]) if ahead else (None, None)
-    if failure is not None:
-        if done == 0 or jax.process_count() > 1:
-            raise failure
-        ahead = []
+    source, failure = None, None
     for span, following in itertools.zip_longest(ahead, ahead[1:]):
         try:
+            if source is None:
+                source = read(span)
             if states:
                 running = run(job, blocks, states, source, span)
             else:
@@ -89,7 +87,7 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
             # While the devices compute.
             source, failure = attempt(read, following) if following else (None, None)
             states, results = wait(running)
-        except Exception as error:  # of the device, or of what the loss calls on the host
+        except Exception as error:  # of the device, of what the loss calls, or of the first read
             if done == 0 or jax.process_count() > 1:
                 raise
             failure = error

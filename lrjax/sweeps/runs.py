@@ -12,11 +12,11 @@ import optax
 from jax.sharding import Mesh
 
 from lrjax import _checks, convolutions
+from lrjax._dtypes import cast_like, wider
 from lrjax.batches import Group, Loaded, Rows
 from lrjax.meshes import DATA, on_one_cpu, sharding
 from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
-from lrjax.transforms.dtypes import cast_like, wider
 
 Optimizer = Callable[..., optax.GradientTransformation]
 Hyperparams = dict[str, jax.Array]

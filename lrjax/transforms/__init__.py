@@ -7,7 +7,7 @@ compiling anything anew.
 `injection.inject` makes such a transform of any Optax factory; `optimizers` are calls of it,
 `groups` gives parts of the parameters rates of their own, `plateaus` follows a metric.
 `hyperparams` reads and sets; `arguments` tells hyperparameters from what else a factory takes,
-`dtypes` has their types, `adapters` gives schedules to factories that take numbers only.
+`adapters` gives schedules to factories that take numbers only.
 """
 
 from lrjax.transforms import groups, hyperparams, injection, optimizers, plateaus

@@ -13,9 +13,9 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks
+from lrjax._dtypes import as_hyperparameter, cast_like, cast_updates, widen_floats
 from lrjax.schedules import Schedule
 from lrjax.transforms.arguments import is_hyperparameter, is_schedule, wants_function
-from lrjax.transforms.dtypes import as_hyperparameter, cast_like, cast_updates, widen_floats
 from lrjax.transforms.hyperparams import injected_states
 
 __all__ = ["inject"]

@@ -17,7 +17,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks
-from lrjax.transforms.dtypes import as_hyperparameter, cast_like
+from lrjax._dtypes import as_hyperparameter, cast_like
 from lrjax.transforms.injection import Transform, injects
 
 __all__ = ["plateau"]
