@@ -2,6 +2,7 @@
 
 import functools
 import types
+import unittest.mock
 
 import jax
 import numpy as np
@@ -39,15 +40,35 @@ def test_a_cpu_s_devices_share_its_memory(tmp_path, monkeypatch):
     assert memory.free_bytes(MESH) == 2000 * 1024
 
 
-def test_donated_arguments_are_counted_once():
-    analysis = types.SimpleNamespace(
-        argument_size_in_bytes=100,
-        output_size_in_bytes=60,
-        temp_size_in_bytes=7,
-        alias_size_in_bytes=50,
-    )
-    compiled = types.SimpleNamespace(memory_analysis=lambda: analysis)
+@pytest.fixture
+def compiled():
+    """A compiled program that tells what it takes."""
+    sizes = {"argument": 100, "output": 60, "temp": 7, "alias": 50}
+    stats = types.SimpleNamespace(**{f"{name}_size_in_bytes": sizes[name] for name in sizes})
+    executable = unittest.mock.Mock()
+    executable.get_compiled_memory_stats.return_value = stats
+    return unittest.mock.Mock(runtime_executable=lambda: executable)
+
+
+def test_donated_arguments_are_counted_once(compiled):
     assert memory.program_bytes(compiled) == 100 + 60 + 7 - 50
+
+
+def test_a_program_is_asked_once_for_what_it_takes(compiled):
+    for _ in range(2):
+        memory.program_bytes(compiled)
+    assert compiled.runtime_executable().get_compiled_memory_stats.call_count == 1
+
+
+def test_a_compiler_need_not_tell(compiled):
+    error = jax.errors.JaxRuntimeError("UNIMPLEMENTED")
+    compiled.runtime_executable().get_compiled_memory_stats.side_effect = error
+    assert memory.program_bytes(compiled) == 0
+
+
+def test_a_compiled_program_tells_what_it_takes():
+    program = jax.jit(lambda x: x + 1).lower(np.zeros(1000, np.float32)).compile()
+    assert memory.program_bytes(program) >= 8000
 
 
 def test_cores_share_the_memory(monkeypatch):

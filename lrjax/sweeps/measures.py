@@ -84,6 +84,7 @@ def _check_answer(answer: Any, model_state: Any) -> None:
             )
 
 
+@functools.lru_cache(maxsize=1024)  # every sweep asks, also of what was traced before
 def flops(program: ClosedJaxpr | Jaxpr) -> float:
     """The floating-point operations of a program's matrix products and convolutions.
 

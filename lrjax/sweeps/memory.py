@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,15 +81,21 @@ def _device_free(device: jax.Device, sharing: int) -> int | None:
 
 
 def program_bytes(compiled: jax.stages.Compiled) -> int:
-    """What a compiled program takes on each device, its arguments included."""
-    analysis = compiled.memory_analysis()
-    if analysis is None:
+    """What a compiled program takes on each device, its arguments included; 0 where none tells."""
+    return _executable_bytes(compiled.runtime_executable())
+
+
+@functools.lru_cache(maxsize=16)  # asked anew by every sweep, and the answer takes long
+def _executable_bytes(executable: Any) -> int:
+    try:
+        sizes = executable.get_compiled_memory_stats()
+    except jax.errors.JaxRuntimeError:  # not every compiler counts
         return 0
     return (
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        + sizes.temp_size_in_bytes
+        - sizes.alias_size_in_bytes
     )
 
 
