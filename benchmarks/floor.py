@@ -31,7 +31,17 @@ import math
 
 import jax
 import jax.numpy as jnp
-from workloads import END, START, WORKLOADS, decays, hand_written, load, medians, rates
+from workloads import (
+    END,
+    START,
+    WORKLOADS,
+    decays,
+    hand_written,
+    load,
+    matrix_product,
+    medians,
+    rates,
+)
 
 import lrjax
 
@@ -62,11 +72,9 @@ def one_update(workload, lanes):
     return lowered.cost_analysis()["flops"] / lanes, moved / lanes
 
 
-def machine():
-    """A large matrix product and a pass over memory, and their operations and bytes."""
-    size, length = (8192, 2**28) if jax.default_backend() == "gpu" else (2048, 2**25)
-    matrix = jnp.ones((size, size))
-    product = jax.jit(jnp.matmul)
+def memory_pass():
+    """A call that reads and writes an array larger than any cache, and its bytes."""
+    length = 2**28 if jax.default_backend() == "gpu" else 2**25
     # Donated, because fresh memory would cost more than its use.
     add = jax.jit(lambda array: array + 1, donate_argnums=0)
     array = [jnp.ones(length)]
@@ -75,7 +83,7 @@ def machine():
         array[0] = add(array[0])
         return array[0]
 
-    return {"product": lambda: product(matrix, matrix), "memory": stream}, 2 * size**3, 8 * length
+    return stream, 8 * length
 
 
 def measure(name, lanes, path, repeats):
@@ -93,7 +101,8 @@ def measure(name, lanes, path, repeats):
             task, batches, lanes={"weight_decay": decays(lanes)}, start=START, end=END, steps=steps
         ).loss
 
-    functions, product_flops, stream_bytes = machine()
+    (product, product_flops), (stream, stream_bytes) = matrix_product(), memory_pass()
+    functions = {"product": product, "memory": stream}
     lengths = {}
     for count in lanes:
         lengths[count] = [max(1, steps * 16 // count) for steps in STEPS[name]]

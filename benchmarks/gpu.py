@@ -27,7 +27,17 @@ import time
 
 import jax
 import jax.numpy as jnp
-from workloads import WORKLOADS, decays, hand_written, load, medians, rates, single_run, update
+from workloads import (
+    WORKLOADS,
+    decays,
+    hand_written,
+    load,
+    matrix_product,
+    medians,
+    rates,
+    single_run,
+    update,
+)
 
 import lrjax
 from lrjax.sweeps.measures import flops
@@ -73,9 +83,8 @@ def per_update(run, steps):
 
 def peak(dtype):
     """Operations per second of a large matrix product."""
-    size = 1024 if jax.default_backend() == "cpu" else 8192
-    matrix, product = jnp.ones((size, size), dtype), jax.jit(jnp.matmul)
-    return 2 * size**3 / medians({"product": lambda: product(matrix, matrix)}, 10)["product"]
+    product, operations = matrix_product(dtype)
+    return operations / medians({"product": product}, 10)["product"]
 
 
 def lane_updates(name, dtype, lanes):

@@ -186,3 +186,10 @@ def medians(functions, repeats):
                 times[name].append(time.perf_counter() - start)
         order.reverse()
     return {name: statistics.median(each) for name, each in times.items()}
+
+
+def matrix_product(dtype=jnp.float32):
+    """A call that multiplies two large matrices, and its operations."""
+    size = 8192 if jax.default_backend() == "gpu" else 2048
+    matrix, product = jnp.ones((size, size), dtype), jax.jit(jnp.matmul)
+    return lambda: product(matrix, matrix), 2 * size**3
