@@ -73,6 +73,10 @@ def test_a_killed_sweep_goes_on_where_it_was(options, tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "run", lambda *a: trained.append(a) or run_on(*a))
     assert_identical(run(tmp_path, **options), expected)
     assert len(trained) == 20 - 1 - 4
+    if "mesh" in options:
+        _, _, states, *_ = trained[0]
+        place = jax.sharding.NamedSharding(options["mesh"], jax.P("lanes"))
+        assert all(a.sharding.is_equivalent_to(place, a.ndim) for a in jax.tree.leaves(states))
     # And once more: all is done.
     assert_identical(run(tmp_path, **options), expected)
     assert len(trained) == 20 - 1 - 4

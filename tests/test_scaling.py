@@ -15,7 +15,17 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import BATCHES, DATA, HELD_OUT, KEY, TASK, compilations, network_init, network_loss
+from helpers import (
+    BATCHES,
+    DATA,
+    HELD_OUT,
+    KEY,
+    TASK,
+    compilations,
+    network_init,
+    network_loss,
+    plain_loss,
+)
 
 import lrjax
 from lrjax.batches import reader
@@ -104,7 +114,34 @@ def test_convolutional_lanes_are_the_same_on_a_mesh(mesh):
     assert_close(run(eval_batches=data, mesh=mesh), run(eval_batches=data), rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"mesh": mesh_of(4)}, {"lane_batch": 4}])
+@pytest.mark.parametrize("size", [15, 16])
+def test_what_does_not_divide_is_not_split(size):
+    """Neither a batch of 15 samples over two devices, nor the number that comes with it."""
+
+    def loss(params, batch):
+        *samples, factor = batch
+        return factor * plain_loss(params, samples)
+
+    task = lrjax.task(loss, network_init)
+    samples = lrjax.array_batches(DATA, size)
+    batches = [(*jax.tree.map(np.asarray, samples(step)), np.float32(2)) for step in range(5)]
+    run = functools.partial(lrjax.range_test, task, batches, start=1e-3, end=1.0, steps=5, seeds=2)
+    assert_close(run(mesh=mesh_of(2, data=2)), run())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mesh": mesh_of(4)},
+        {"lane_batch": 4},
+        {
+            "batches": [jax.tree.map(np.asarray, BATCHES(step)) for step in range(46)],
+            "accumulate": 2,
+        },
+    ],
+    ids=lambda options: ", ".join(options),
+)
 def test_a_sweep_compiles_each_of_its_programs_once(options):
     task = lrjax.task(lambda params, batch: network_loss(params, batch), network_init)
     with compilations() as compiled:

@@ -434,15 +434,26 @@ def test_a_constant_that_was_changed_meanwhile_counts(monkeypatch):
     assert not compiled
 
 
-def test_rates_that_were_not_used_are_not_told():
-    def slowed(learning_rate):
-        return optax.MultiSteps(lrjax.sgd(learning_rate), 4)
+def slowed(learning_rate):
+    return optax.MultiSteps(lrjax.sgd(learning_rate), 4)
 
+
+def test_rates_that_were_not_used_are_not_told():
     with jax.numpy_dtype_promotion("standard"):
         curves = lrjax.range_test(TASK, BATCHES, slowed, start=1e-3, end=1e-1, steps=40)
     ramp = lrjax.exponential_ramp(1e-3, 1e-1, 40)
     used = np.asarray(ramp(np.maximum(np.arange(1, 41) // 4 - 1, 0)))
     np.testing.assert_allclose(curves.learning_rate, used, rtol=1e-5)
+
+
+def test_the_ramp_goes_on_where_the_last_lane_has_diverged():
+    """So that curves have a rate for every step, also of an optimizer that uses few of them."""
+    task = lrjax.task(lambda params, batch: params * batch.mean(), jnp.ones(()))
+    batches = np.repeat(np.float32([1, np.nan]), 20)[:, None]
+    with jax.numpy_dtype_promotion("standard"):
+        curves = lrjax.range_test(task, list(batches), slowed, start=1e-3, end=1e-1, steps=40)
+    assert curves.diverged_at == 20
+    assert np.isfinite(curves.learning_rate).all()
 
 
 def test_an_optimizer_may_calculate_with_the_ramp():
