@@ -7,6 +7,7 @@ import dis
 import functools
 import hashlib
 import inspect
+import itertools
 import sys
 import sysconfig
 import types
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from numbers import Number
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -128,11 +129,15 @@ def _globals(function: types.FunctionType) -> list[Any]:
     return [part for value in found for part in _relevant(value)]
 
 
-Keys = tuple[tuple[bool, Any], ...]  # keys, in turn, and whether each is that of an item
+class Read(NamedTuple):
+    """One read on the way to a value: of an attribute, or of an item under a constant key."""
+
+    key: Any
+    is_item: bool
 
 
 @functools.lru_cache(maxsize=1024)
-def _paths(code: types.CodeType) -> frozenset[Keys]:
+def _paths(code: types.CodeType) -> frozenset[tuple[Read, ...]]:
     """What code reads by constant names, as `config.model["width"]`, from the globals on.
 
     Not what it writes as well, which is not a constant: a counter, or what is kept for later.
@@ -149,32 +154,31 @@ def _paths(code: types.CodeType) -> frozenset[Keys]:
     return frozenset(found).union(*map(_paths, inner))
 
 
-def _path(steps: list[dis.Instruction], written: set[str], items: bool) -> Keys:
+def _path(steps: list[dis.Instruction], written: set[str], items: bool) -> tuple[Read, ...]:
     """The global that is loaded first, and the attributes and items that are read of it."""
-    path, k = [(True, steps[0].argval)], 1
-    while k < len(steps):
-        if steps[k].opname in ("LOAD_ATTR", "LOAD_METHOD") and steps[k].argval not in written:
-            path.append((False, steps[k].argval))
-            k += 1
-        elif items and _reads_item(steps[k : k + 2]):
-            path.append((True, steps[k].argval))
-            k += 2
+    path, following = [Read(steps[0].argval, is_item=True)], itertools.pairwise(steps[1:])
+    for step, after in following:
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval not in written:
+            path.append(Read(step.argval, is_item=False))
+        elif items and step.opname in CONSTANT and _takes_item(after):
+            path.append(Read(step.argval, is_item=True))
+            next(following, None)  # the taking itself
         else:
             break
     return tuple(path)
 
 
-def _reads_item(steps: list[dis.Instruction]) -> bool:
-    """Whether code reads the item of a constant key."""
-    if len(steps) < 2 or steps[0].opname not in ("LOAD_CONST", "LOAD_SMALL_INT"):
-        return False
-    return steps[1].opname == "BINARY_SUBSCR" or steps[1].argrepr == "[]"
+CONSTANT = ("LOAD_CONST", "LOAD_SMALL_INT")
 
 
-def _along(values: dict[str, Any], path: Keys) -> Iterator[Any]:
+def _takes_item(step: dis.Instruction) -> bool:
+    return step.opname == "BINARY_SUBSCR" or step.argrepr == "[]"
+
+
+def _along(values: dict[str, Any], path: tuple[Read, ...]) -> Iterator[Any]:
     """What is found at every key of a path, up to one that is missing; nothing of it runs."""
     value: Any = values
-    for is_item, key in path:
+    for key, is_item in path:
         if is_item and not isinstance(value, Mapping | list | tuple):
             return
         try:

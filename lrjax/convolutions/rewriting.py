@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 from lrjax.convolutions import planes, pools
 from lrjax.convolutions.chains import find_chains
@@ -97,7 +97,7 @@ def _evaluate(program: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
     def read(atom):
         return atom.val if isinstance(atom, Literal) else values[atom]
 
-    found = find_chains(jaxpr, _rewritten)
+    found = find_chains(jaxpr, _replacement)
     ends = {chain.result: chain for chain in found}
     inner = {var for chain in found for var in chain.inner}
     for eqn in jaxpr.eqns:
@@ -110,7 +110,7 @@ def _evaluate(program: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 
 
 def _apply(eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
-    if (rewritten := _rewritten(eqn)) is not None:
+    if (rewritten := _replacement(eqn)) is not None:
         return [rewritten(*operands)]
     params = eqn.params
     if eqn.primitive.name in TRANSPARENT:
@@ -120,7 +120,7 @@ def _apply(eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
     return results if eqn.primitive.multiple_results else [results]
 
 
-def _rewritten(eqn: JaxprEqn) -> Callable | None:
+def _replacement(eqn: JaxprEqn) -> Callable | None:
     rule = RULES.get(eqn.primitive.name)
     if rule is None:
         return None
@@ -148,16 +148,12 @@ def _seen_through(value: Any) -> Any:
 
 def _has(program: ClosedJaxpr | Jaxpr, names: set[str]) -> bool:
     """Whether one of these operations, anywhere in a program, is rewritten."""
-
-    def within(value):
-        if isinstance(value, tuple):
-            return any(map(within, value))
-        return isinstance(value, ClosedJaxpr | Jaxpr) and _has(value, names)
-
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in names and _rewritten(eqn) is not None:
-            return True
-        if eqn.primitive.name in TRANSPARENT and any(map(within, eqn.params.values())):
-            return True
-    return False
+    return any(
+        (eqn.primitive.name in names and _replacement(eqn) is not None)
+        or (
+            eqn.primitive.name in TRANSPARENT
+            and any(_has(inner, names) for inner in jaxprs_in_params(eqn.params))
+        )
+        for eqn in jaxpr.eqns
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ class Curves:
         """Fill in what curves from elsewhere do not have: no evaluations, divergence at NaN."""
         for entry in dataclasses.fields(self):
             kind = KINDS.get(entry.name, _measured)
-            object.__setattr__(self, entry.name, _converted(getattr(self, entry.name), kind))
+            object.__setattr__(self, entry.name, _each(getattr(self, entry.name), kind))
         if not (self.loss.ndim and self.steps):
             raise ValueError(f"loss must have at least one step, got shape {self.loss.shape}.")
         if self.eval_loss is None:
@@ -127,18 +127,13 @@ class Curves:
             return self
         evals = int(np.count_nonzero(self.eval_steps <= steps))
 
-        def cut(array: Any, length: int = steps) -> Any:
-            return None if array is None else array[..., :length]
+        def cut(names: Sequence[str], length: int) -> dict[str, Any]:
+            return {n: _each(getattr(self, n), lambda array: array[..., :length]) for n in names}
 
         return dataclasses.replace(
             self,
-            learning_rate=cut(self.learning_rate),
-            momentum=cut(self.momentum),
-            loss=cut(self.loss),
-            metrics={name: cut(metric) for name, metric in self.metrics.items()},
-            eval_steps=cut(self.eval_steps, evals),
-            eval_loss=cut(self.eval_loss, evals),
-            eval_metrics={name: cut(metric, evals) for name, metric in self.eval_metrics.items()},
+            **cut(STEPPED, steps),
+            **cut(("eval_steps", *EVALUATED), evals),
             diverged_at=np.minimum(self.diverged_at, steps),
         )
 
@@ -397,32 +392,29 @@ class Curves:
     def _over_lanes(self, function, **changed: Any) -> Curves:
         """A function of every array that has axes of lanes, and fields that change otherwise."""
 
-        def applied(array):
-            return function(np.asarray(array))  # which may have been put on a device
+        def applied(name):
+            value = getattr(self, name)
+            # Rates that all lanes have in common have no axes of lanes.
+            if name in ("learning_rate", "momentum") and np.ndim(value) == 1 < self.loss.ndim:
+                return value
+            # An array may have been put on a device.
+            return _each(value, lambda array: function(np.asarray(array)))
 
-        def shared(array):
-            """Of rates: those that all lanes have in common have no axes of lanes."""
-            common = array is not None and array.ndim == 1 and self.loss.ndim > 1
-            return array if array is None or common else applied(array)
-
-        fields = {
-            "learning_rate": shared(self.learning_rate),
-            "momentum": shared(self.momentum),
-            "loss": applied(self.loss),
-            "metrics": {name: applied(array) for name, array in self.metrics.items()},
-            "eval_loss": applied(self.eval_loss),
-            "eval_metrics": {name: applied(array) for name, array in self.eval_metrics.items()},
-            "diverged_at": applied(self.diverged_at),
-        }
+        fields = {name: applied(name) for name in (*STEPPED, *EVALUATED, "diverged_at")}
         return dataclasses.replace(self, **fields | changed)
 
 
-def _converted(value: Any, kind: Callable[[Any], np.ndarray]) -> Any:
+STEPPED = "learning_rate", "momentum", "loss", "metrics"
+EVALUATED = "eval_loss", "eval_metrics"
+
+
+def _each(value: Any, function: Callable[[Any], np.ndarray]) -> Any:
+    """A function of an array, of every array of a dict, or None of None."""
     if value is None:
         return None
     if isinstance(value, dict):
-        return {name: kind(array) for name, array in value.items()}
-    return kind(value)
+        return {name: function(array) for name, array in value.items()}
+    return function(value)
 
 
 def _as_integers(values: Any) -> np.ndarray:

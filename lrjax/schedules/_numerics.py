@@ -179,34 +179,23 @@ def log(value: ArrayLike) -> Array:
     return jnp.log(as_float(value))
 
 
-def _from_nearer_end(start: Array, end: Array, begins: Array, weight: Array) -> Array:
-    """From `start` to `end`, by the weight of the end that is farther.
-
-    While the transition `begins`, that is `end`, afterwards `start`: exact at both, and
-    precise close to them.
-    """
-    start, end = as_float(start), as_float(end)
-    xp = namespace(start, end, begins, weight)
-    return xp.where(begins, start + (end - start) * weight, end + (start - end) * weight)
-
-
-def _farther(risen: Array, left: Array) -> tuple[Array, Array]:
-    """Whether the transition begins, and the weight of the farther end: of two that add up to 1."""
-    return risen < left, namespace(risen).minimum(risen, left)
+def _linear(done: Array, left: Array) -> tuple[Array, Array]:
+    """Whether the start is the nearer end, and the weight of the farther one."""
+    return done < left, namespace(done).minimum(done, left)
 
 
 def _cosine(done, left):
     # sin² and not (1 + cos) / 2, which cancels to 0 in the last steps of a long run.
-    begins, weight = _farther(done, left)
-    return begins, namespace(weight).sin(math.pi / 2 * weight) ** 2
+    starts, weight = _linear(done, left)
+    return starts, namespace(weight).sin(math.pi / 2 * weight) ** 2
 
 
 def _one_minus_sqrt(done, left):
     root = namespace(done).sqrt(done)
-    return _farther(root, left / (1 + root))
+    return _linear(root, left / (1 + root))
 
 
-_SHAPES = {"linear": _farther, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
+_SHAPES = {"linear": _linear, "cosine": _cosine, "1-sqrt": _one_minus_sqrt}
 SHAPES = (*_SHAPES, "exponential")
 
 
@@ -216,16 +205,24 @@ def check_shape(name: str, shape: Shape) -> Shape:
 
 
 def shaped(shape: Shape, start: ArrayLike, end: ArrayLike, done: Array, left: Array) -> Array:
-    """From `start` to `end` along a shape, given the fractions done and left."""
+    """From `start` to `end` along a shape, given the fractions done and left.
+
+    Measured from the end that is nearer: exact at both, and precise close to them.
+    """
     if shape == "exponential":
-        begins, weight = _farther(done, left)
+        starts, weight = _linear(done, left)
         xp = namespace(start, end, weight)
-        base = xp.where(begins, as_float(start), as_float(end))
-        return base * xp.exp(xp.where(begins, weight, -weight) * (log(end) - log(start)))
+        near = xp.where(starts, as_float(start), as_float(end))
+        return near * xp.exp(xp.where(starts, weight, -weight) * (log(end) - log(start)))
     if callable(shape):
         risen = as_float(shape(jnp.asarray(done)))
-        return _from_nearer_end(start, end, *_farther(risen, 1 - risen))
-    return _from_nearer_end(start, end, *_SHAPES[shape](done, left))
+        starts, weight = _linear(risen, 1 - risen)
+    else:
+        starts, weight = _SHAPES[shape](done, left)
+    start, end = as_float(start), as_float(end)
+    xp = namespace(start, end, starts, weight)
+    near, far = xp.where(starts, start, end), xp.where(starts, end, start)
+    return near + (far - near) * weight
 
 
 def fractions(count: Array, start: float, end: float) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -75,19 +74,22 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
         source = together(host.data.read, start, count, length, lambda: _idle(running))
         return on_device(source, job.mesh)
 
-    source, failure = None, None
-    for span, following in itertools.zip_longest(ahead, ahead[1:]):
+    reads = (attempt(read, span) for span in ahead)  # one ahead of the dispatches
+    source, failure = next(reads, (None, None))
+    if failure is not None and done == 0:
+        raise failure
+    for span in ahead:
+        if source is None:  # not even the first could be read
+            break
         try:
-            if source is None:
-                source = read(span)
             if states:
                 running = run(job, blocks, states, source, span)
             else:
                 blocks, running = _first_run(job, grid, size, source, span, host)
             # While the devices compute.
-            source, failure = attempt(read, following) if following else (None, None)
+            source, failure = next(reads, (None, None))
             states, results = wait(running)
-        except Exception as error:  # of the device, of what the loss calls, or of the first read
+        except Exception as error:  # of the device, or of what the loss calls
             if done == 0 or jax.process_count() > 1:
                 raise
             failure = error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 
 from lrjax import _checks
 from lrjax.convolutions import convolves
@@ -115,12 +115,4 @@ def _own_flops(eqn: Any) -> int:
 
 def _inner_flops(eqn: Any) -> float:
     """Of the programs inside, as often as a loop of known length runs them."""
-    return eqn.params.get("length", 1) * sum(map(flops, _programs(eqn.params.values())))
-
-
-def _programs(values: Any) -> Iterator[ClosedJaxpr | Jaxpr]:
-    for value in values:
-        if isinstance(value, ClosedJaxpr | Jaxpr):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _programs(value)
+    return eqn.params.get("length", 1) * sum(map(flops, jaxprs_in_params(eqn.params)))

@@ -15,6 +15,7 @@ from lrjax import _checks, convolutions
 from lrjax._dtypes import cast_like, wider
 from lrjax.batches import Group, Loaded, Rows
 from lrjax.meshes import DATA, on_one_cpu, sharding
+from lrjax.sweeps import divergences
 from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
 
@@ -39,25 +40,13 @@ class Program(NamedTuple):
         return rewritten and on_one_cpu(self.mesh)
 
 
-class Watch(NamedTuple):
-    """What tells whether a run diverges: a few numbers about its losses so far."""
-
-    average: jax.Array  # the losses' running average
-    best: jax.Array  # the smallest such average
-    first: jax.Array  # the first loss
-    last: jax.Array  # the last loss
-    variation: jax.Array  # the sum of |loss - the loss before it|
-    allowed: jax.Array  # how far the average may rise above the best
-    diverged: jax.Array  # bool
-
-
 class State(NamedTuple):
     """What a run carries from update to update."""
 
     params: Any
     model_state: Any
     opt_state: Any
-    watch: Watch
+    watch: divergences.Watch
 
 
 class Record(NamedTuple):
@@ -86,9 +75,7 @@ def init(
                 "initial's opt_state must be of the optimizer that the lanes make, "
                 f"{jax.tree.structure(fresh)}, got {jax.tree.structure(opt_state[0])}."
             ) from error
-    zero = jnp.zeros((), jnp.result_type(float))
-    watch = Watch(zero, zero, zero, zero, zero, zero + jnp.inf, jnp.bool(False))
-    state = State(params, model_state, fresh, watch)
+    state = State(params, model_state, fresh, divergences.start())
     # Strongly typed, as what training makes of it, so that both have one program.
     return cast_like(state, state)
 
@@ -147,7 +134,7 @@ def train(
             grads, state.opt_state, state.params, value=loss, grad=grads
         )
         params = optax.apply_updates(state.params, updates)
-        watch = _observe(state.watch, loss, step, program.divergence)
+        watch = divergences.observe(state.watch, loss, step, program.divergence)
         loss, metrics = _measured(~watch.diverged, (loss, metrics))
         rate, momentum = _reported(opt_state)
         new = State(params, model_state, opt_state, watch)
@@ -206,45 +193,6 @@ def _spread(batch: Any, mesh: Mesh | None) -> Any:
         return jax.lax.with_sharding_constraint(array, sharding(mesh, DATA))
 
     return jax.tree.map(split, batch)
-
-
-KEEP = 0.9  # of the running average, at every update
-SETTLED = 4  # updates after which the losses' noise is known
-DRIFT = 1e-3  # of a loss, that is taken for noise
-MOST = 4  # times what is allowed: what a loss counts for, so that it takes three in a row
-
-
-def _observe(watch: Watch, loss: jax.Array, step: jax.Array, divergence: float | None) -> Watch:
-    """Note a loss, and whether it means divergence.
-
-    A run diverges when its loss is not finite, or its running average rises above the best that
-    it had by more than `divergence` times what the loss has dropped so far plus how much it
-    changes from step to step, or a thousandth of the loss: scale and sign play no part.
-    """
-    # Also one that the curves, which are float32, could not hold.
-    diverged = watch.diverged | ~jnp.isfinite(loss.astype(jnp.float32))
-    loss = loss.astype(watch.average.dtype)
-    # Capped, because a single batch may be an outlier.
-    loss = jnp.minimum(loss, watch.average + MOST * watch.allowed)
-    first = jnp.where(step == 0, loss, watch.first)
-    # Of a short history, corrected for its start as in Adam.
-    weight = (1 - KEEP) / (1 - KEEP ** (step.astype(loss.dtype) + 1))
-    average = watch.average + weight * (loss - watch.average)
-    best = jnp.where(step == 0, loss, jnp.minimum(watch.best, average))
-    variation = watch.variation + jnp.where(step == 0, 0, jnp.abs(loss - watch.last))
-    allowed = watch.allowed
-    if divergence is not None:
-        # The mean change so far; without the last one, which may be the blow-up itself, once
-        # there are enough others.
-        settled = step >= SETTLED
-        changes = jnp.maximum(jnp.where(settled, step - 1, step), 1).astype(loss.dtype)
-        # Few changes say little of how large they are: as if ten more were known to be larger.
-        noise = jnp.where(settled, watch.variation, variation) / changes * (1 + 10 / changes)
-        # Without any noise, a drift is not a divergence yet.
-        noise = jnp.maximum(noise, DRIFT * jnp.abs(best))
-        allowed = jnp.where(step == 0, jnp.inf, divergence * (first - best + noise))
-        diverged |= average - best > allowed
-    return Watch(average, best, first, loss, variation, allowed, diverged)
 
 
 def _reported(opt_state: Any) -> tuple[jax.Array, jax.Array]:

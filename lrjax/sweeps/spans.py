@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -34,16 +35,13 @@ def cut_steps(
     steps: int, evaluate: bool, eval_every: int | None, chunk_steps: int | None, most: int
 ) -> tuple[list[Span], int]:
     """The dispatches, of at most `most` updates, and the length of the program for all of them."""
-    if eval_every is None:
-        eval_every = max(1, steps // EVALUATIONS)
-    eval_every = eval_every if evaluate else steps
-    between = min(eval_every, steps)
-    if chunk_steps is None:
-        chunk_steps = even_share(between, most)
-    length = min(chunk_steps, between)
-    stops = [*range(eval_every, steps, eval_every), steps]
+    between = steps
+    if evaluate:
+        between = min(eval_every or max(1, steps // EVALUATIONS), steps)
+    length = min(chunk_steps or even_share(between, most), between)
+    stops = [*range(between, steps, between), steps]
     spans = []
-    for number, (begin, end) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
+    for number, (begin, end) in enumerate(itertools.pairwise([0, *stops])):
         for start in range(begin, end, length):
             stop = min(start + length, end)
             spans.append(Span(start, stop, number if evaluate and stop == end else None))
