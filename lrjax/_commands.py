@@ -28,7 +28,6 @@ from lrjax.plotting.grids import grid_quantities
 from lrjax.plotting.recipes import recipe_page
 from lrjax.plotting.style import blank_figure, save
 from lrjax.recipes import smith_recipe
-from lrjax.recipes.stages import INTERRUPTED
 from lrjax.suggestions import Suggestion, suggest
 from lrjax.suggestions.methods import METHODS
 from lrjax.sweeps import range_test
@@ -41,11 +40,11 @@ RECIPE = ("total_steps", "start", "end", "test_steps", "seeds", *RUNNING)
 def run_range_test(options: argparse.Namespace) -> int:
     """`lrjax range-test`."""
     _use_cache(options)
-    arguments, method = _arguments(options), _method(options)
+    arguments, method = _range_test_arguments(options), _suggest_arguments(options)
     _check_options(method)
     with contextlib.redirect_stdout(sys.stderr):  # what the task prints is not a result
         problem = load_problem(options.task)
-        for folder in (options.out, (options.report or options.out).parent):
+        for folder in [options.out, *([options.report.parent] if options.report else [])]:
             folder.mkdir(parents=True, exist_ok=True)  # before what may take long
         curves = range_test(
             problem.task,
@@ -79,7 +78,7 @@ def run_range_test(options: argparse.Namespace) -> int:
         print(curves)
         _print_rates(curves, suggestion)
         _wrote(*files)
-    return 0 if curves.steps_done == curves.steps else 130
+    return 130 if curves.interrupted else 0
 
 
 def run_recipe(options: argparse.Namespace) -> int:
@@ -109,13 +108,13 @@ def run_recipe(options: argparse.Namespace) -> int:
     else:
         print(recipe.describe())
         _wrote(*files)
-    return 130 if recipe.reason == INTERRUPTED else 0
+    return 130 if recipe.interrupted else 0
 
 
 def run_suggest(options: argparse.Namespace) -> int:
     """`lrjax suggest`."""
     curves = _load(options.curves)
-    suggestion = suggest(curves, **_method(options))
+    suggestion = suggest(curves, **_suggest_arguments(options))
     if options.json:
         print(_json(_result(curves, suggestion)))
     else:
@@ -126,7 +125,7 @@ def run_suggest(options: argparse.Namespace) -> int:
 def run_plot(options: argparse.Namespace) -> int:
     """`lrjax plot`."""
     curves = _load(options.curves)
-    suggestion = suggest(curves, **_method(options)) if rises(curves) else None
+    suggestion = suggest(curves, **_suggest_arguments(options)) if rises(curves) else None
     if options.grid:
         names = options.quantity or grid_quantities(curves)
         figure = blank_figure(4.4 * len(names), 3.6)
@@ -176,7 +175,7 @@ def run_demo(options: argparse.Namespace) -> int:
     return 130 if report["interrupted"] else 0
 
 
-def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+def _range_test_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Those of `range_test`, where they were given."""
     arguments = _given(options, RANGE_TEST)
     if options.falling_momentum:
@@ -203,7 +202,7 @@ def _numbers(name: str, texts: list[str]) -> list[float]:
         raise ValueError(f"--lanes {name} must be numbers, got {' '.join(texts)}.") from None
 
 
-def _method(options: argparse.Namespace) -> dict[str, Any]:
+def _suggest_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `suggest`, checked before a test that may take long."""
     method = {"method": _checks.one_of("method", options.method, METHODS)}
     taken = list(inspect.signature(METHODS[options.method]).parameters)[1:]

@@ -19,7 +19,6 @@ from lrjax.plotting.recipes import recipe_page
 from lrjax.plotting.style import blank_figure, save
 from lrjax.recipes import Recipe, smith_recipe
 from lrjax.recipes.cycles import MAX_OVER_MIN
-from lrjax.recipes.stages import INTERRUPTED
 from lrjax.suggestions import suggest
 from lrjax.sweeps import sweep
 from lrjax.tasks import Task, linen_task
@@ -95,7 +94,7 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     report: dict[str, Any] = {
         "range_test": rows,
         "recipe": recipe.describe().splitlines(),
-        "interrupted": recipe.reason == INTERRUPTED,
+        "interrupted": recipe.interrupted,
     }
     if not recipe.reason:
         say(f"\n{RUN_STEPS} updates, judged by {len(test[0])} other digits, {SEEDS} new seeds")
@@ -111,7 +110,7 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
         )
         runs.save(out / "runs.npz")
         names.append("runs.npz")
-        report["interrupted"] = bool(runs.steps_done < runs.steps)
+        report["interrupted"] = runs.interrupted
         report["runs"] = _run_rows(runs.done(), plans)
         say(text_table(report["runs"]))
     (out / "report.json").write_text(json.dumps(without_nan(report), indent=2) + "\n")

@@ -33,11 +33,17 @@ def widen_floats(tree: Any) -> Any:
 
 def wider(one: Any, other: Any = float) -> Any:
     """Their promoted type; that of the other for an 8-bit float, which JAX does not promote."""
-    other = jnp.result_type(other)
-    if one.itemsize == 1:
+    one, other = jnp.result_type(one), jnp.result_type(other)
+    if _is_narrow(one):
         return other
+    if _is_narrow(other):
+        return one
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(one, other)
+
+
+def _is_narrow(dtype: Any) -> bool:
+    return dtype.itemsize == 1 and jnp.issubdtype(dtype, jnp.floating)
 
 
 def cast_updates(new: Any, grads: Any, params: Any) -> Any:

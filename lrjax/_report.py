@@ -16,10 +16,11 @@ import jax
 from lrjax import __version__, _tables
 from lrjax.curves import Curves, spoken, without_seed
 from lrjax.plotting.curves import plot_curves, quantities, title
-from lrjax.plotting.grids import TITLES, grid_quantities, plot_grid
+from lrjax.plotting.grids import grid_quantities, plot_grid
 from lrjax.plotting.style import blank_figure
 from lrjax.plotting.suggestions import plot_suggestion
 from lrjax.suggestions import Suggestion
+from lrjax.suggestions.grids import QUANTITIES
 from lrjax.suggestions.methods import METHODS
 
 MAX_ROWS = 20  # in a notebook
@@ -81,7 +82,7 @@ def report_html(curves: Curves, suggestion: Suggestion, arguments: dict[str, Any
         for name in quantities(curves)
     ]
     grids = [
-        _picture(TITLES[name], (4.2, 3.4), plot_grid, curves, name, **drawn)
+        _picture(QUANTITIES[name], (4.2, 3.4), plot_grid, curves, name, **drawn)
         for name in (grid_quantities(curves) if len(without_seed(curves.axes)) == 2 else ())
     ]
     body = [

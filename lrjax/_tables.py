@@ -29,11 +29,11 @@ def curve_rows(curves: Curves) -> list[Row]:
     if len(curves.eval_steps):
         columns["lowest_eval_loss"] = grid_values(curves, "eval_loss")
     return [
-        coordinates
+        lane
         | {name: shortened(column[index]) for name, column in curves.lanes.items()}
         | {name: shortened(values[index]) for name, values in columns.items()}
         | {"diverged": int(diverged[index].sum()), "seeds": diverged.shape[-1]}
-        for index, coordinates in _lanes(curves.axes)
+        for index, lane in _lanes(curves.axes)
     ]
 
 
@@ -41,7 +41,7 @@ def suggestion_rows(suggestion: Suggestion) -> list[Row]:
     """A row per lane: what its seeds agree on."""
     agreed = suggestion.consensus
     return [
-        coordinates
+        lane
         | {
             "learning_rate": shortened(agreed.learning_rate[index]),
             "min_learning_rate": shortened(agreed.min_learning_rate[index]),
@@ -50,7 +50,7 @@ def suggestion_rows(suggestion: Suggestion) -> list[Row]:
             "reason": str(agreed.reason[index]),
             "extend": str(agreed.extend[index]),
         }
-        for index, coordinates in _lanes(suggestion.axes)
+        for index, lane in _lanes(suggestion.axes)
     ]
 
 
@@ -63,14 +63,14 @@ def seed_rows(suggestion: Suggestion) -> list[Row]:
         for array in (suggestion.learning_rate, suggestion.reason)
     )
     return [
-        coordinates
+        lane
         | {
             f"seed {name}": spoken(str(reason)) or shortened(rate)
             for name, rate, reason in zip(
                 suggestion.axes["seed"], rates[index], reasons[index], strict=True
             )
         }
-        for index, coordinates in _lanes(suggestion.axes)
+        for index, lane in _lanes(suggestion.axes)
     ]
 
 
@@ -86,8 +86,8 @@ def chosen_row(curves: Curves, rows: list[Row]) -> Row | None:
         chosen, significant = rows[0], True
     else:
         ranking = rank(curves)
-        best = {name: _coordinate(value) for name, value in ranking.best.items()}
-        chosen = next(row for row in rows if row.items() >= best.items())
+        best = {name: _plain(value) for name, value in ranking.best.items()}
+        chosen = next(row for row in rows if all(row[name] == best[name] for name in best))
         significant = ranking.significant
     named = np.isfinite(chosen["learning_rate"])
     return chosen | {"significant": significant} if named else None
@@ -132,10 +132,10 @@ def _lanes(axes: dict[str, np.ndarray]) -> list[tuple[tuple[int, ...], Row]]:
     """The index and the coordinates of every lane, whatever its seed."""
     axes = without_seed(axes)
     lanes = ((index, coordinates(axes, index)) for index in np.ndindex(*map(len, axes.values())))
-    return [(index, {n: _coordinate(v) for n, v in lane.items()}) for index, lane in lanes]
+    return [(index, {n: _plain(v) for n, v in lane.items()}) for index, lane in lanes]
 
 
-def _coordinate(value: Any) -> int | float:
+def _plain(value: Any) -> int | float:
     """As a number to print: of a seed or another integer all digits count."""
     return int(value) if isinstance(value, int | np.integer) else shortened(value)
 

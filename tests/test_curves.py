@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrjax
-from lrjax.curves import smoothed
+from lrjax.curves import joined, smoothed
 
 
 def full_curves():
@@ -43,6 +43,20 @@ def test_saved_curves_load_as_they_were(tmp_path):
         curves.save(path)
         assert_same(lrjax.Curves.load(path), curves)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0.npz", "1.npz"]
+
+
+@pytest.mark.parametrize(("axis", "values"), [("weight_decay", [0, 1e-4, 1e-2]), ("seed", [3, 5])])
+@pytest.mark.parametrize("changed", [{}, {"momentum": np.float32(range(8))}, {"momentum": None}])
+def test_the_parts_of_curves_join_to_the_whole(axis, values, changed):
+    whole = dataclasses.replace(full_curves(), **changed)
+    parts = [whole.select(**{axis: part}) for part in (values[:1], values[1:])]
+    found = joined(*parts, axis)
+    assert found.learning_rate.shape == whole.loss.shape
+    np.testing.assert_array_equal(found.rates(), whole.rates())
+    if whole.momentum is not None:
+        np.testing.assert_array_equal(found.momentum, np.broadcast_to(whole.momentum, (3, 2, 8)))
+    same = {"learning_rate": whole.learning_rate, "momentum": whole.momentum}
+    assert_same(dataclasses.replace(found, **same), whole)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

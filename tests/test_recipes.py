@@ -24,7 +24,7 @@ import lrjax
 from lrjax import Recipe, smith_recipe
 from lrjax.recipes import accounts, protocol, stages
 from lrjax.recipes.cycles import OneCycle
-from lrjax.recipes.stages import Setting, bisected, short_runs
+from lrjax.recipes.stages import Protocol, bisected, short_runs
 
 TASK = lrjax.task(network_loss, network_init)
 TRAIN = lrjax.array_batches(clouds(192), 32)
@@ -261,8 +261,8 @@ def short(monkeypatch):
             )
 
         monkeypatch.setattr(stages, "sweep", sweep)
-        setting = Setting(None, None, None, 100, None, {})
-        found = short_runs(setting, None, 0.4, (0.9, 0.95))
+        protocol = Protocol(None, None, None, 100, None, {})
+        found = short_runs(protocol, None, 0.4, (0.9, 0.95))
         assert next(given, None) is None
         return found
 
@@ -319,8 +319,8 @@ def test_short_runs_that_all_diverge_are_a_reason(short):
 def test_tests_take_a_quarter_of_the_steps(total, expected, monkeypatch):
     seen = []
 
-    def range_tests(setting, *rest):
-        seen.append(setting.steps)
+    def range_tests(protocol, *rest):
+        seen.append(protocol.steps)
         return stages.Finding({}, [], [], {}, "stopped")
 
     monkeypatch.setattr(protocol, "range_tests", range_tests)
@@ -374,8 +374,8 @@ def test_evaluation_batches_may_come_from_a_generator():
 
 
 def test_folders_of_stages_may_be_a_cloud_s():
-    setting = Setting(TASK, TRAIN, lrjax.sgd, 10, "gs://bucket/run", {})
-    assert setting.of("cycles") == {"checkpoint_dir": "gs://bucket/run/cycles"}
+    protocol = Protocol(TASK, TRAIN, lrjax.sgd, 10, "gs://bucket/run", {})
+    assert protocol.of("cycles") == {"checkpoint_dir": "gs://bucket/run/cycles"}
 
 
 def test_where_nothing_is_learned_there_is_a_reason():

@@ -151,6 +151,13 @@ def test_updates_have_the_digits_of_the_parameters(dtype):
             np.testing.assert_allclose(updates, [-1e-3, -1.002e-3], rtol=1e-6)
 
 
+def test_gradients_may_be_wider_than_8_bit_parameters():
+    params = jnp.ones(1, jnp.float8_e4m3fn)
+    optimizer = lrjax.sgd(0.25)
+    update, _ = optimizer.update(jnp.ones(1), optimizer.init(params), params)
+    assert (update.dtype, float(update[0])) == (jnp.float32, -0.25)
+
+
 MASKS = {
     "function": lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
     "indexing": lambda params: {"kernel": params["kernel"].ndim > 1, "bias": False},

@@ -78,8 +78,8 @@ class StreamReader:
     def __init__(self, stream: StreamBatches, total: int) -> None:
         # Room for the first and no more: a sweep may be refused for what it looks like.
         self._room = threading.Semaphore(1)
-        self._thread = read_ahead(alike(stream.iterable, total), self._room)
-        first = next(self._thread)
+        self._items = read_ahead(alike(stream.iterable, total), self._room)
+        first = next(self._items)
         try:
             self.sample = describe(first)
         except Exception:
@@ -88,7 +88,7 @@ class StreamReader:
         self.bytes = sum(array.nbytes for array in jax.tree.leaves(first))
         self.waited = 0.0
         self._prefetch = stream.prefetch
-        self._ahead = itertools.chain([first], self._thread)
+        self._ahead = itertools.chain([first], self._items)
         self._position: int | None = None
 
     def read(self, start: int, count: int, length: int, idle: Idle = _always) -> Loaded:
@@ -112,8 +112,8 @@ class StreamReader:
         return batch
 
     def close(self) -> None:
-        """End the thread."""
-        self._thread.close()
+        """End the thread that reads."""
+        self._items.close()
 
 
 Reader = ArrayReader | StreamReader

@@ -86,26 +86,26 @@ def alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
 
     What is not an iterator is read again and again, each time without shorter batches at its end.
     """
-    again = not isinstance(batches, Iterator)
+    restarts = not isinstance(batches, Iterator)
     count, first = 0, None
     while True:
         begun = count
-        for batch in _one_pass(batches, count, first, again):
+        for batch in _one_pass(batches, count, first, restarts):
             first = batch if count == 0 else first
             yield batch
             count += 1
             if count == total:
                 return
-        if not again or count == begun:
+        if not restarts or count == begun:
             raise too_few_batches(count, total)
 
 
-def _one_pass(batches: Iterable[Any], number: int, first: Any, short_tail: bool) -> Iterator[Any]:
-    """The batches that look like the first; shorter ones are left out at the end, if at all."""
+def _one_pass(batches: Iterable[Any], number: int, first: Any, restarts: bool) -> Iterator[Any]:
+    """The batches that look like the first; of what restarts, a shorter end is left out."""
     short = None
     for batch in _copies(batches, number):
         first = batch if first is None else first
-        if short_tail and _is_shorter(batch, first):
+        if restarts and _is_shorter(batch, first):
             short = batch if short is None else short
         elif short is not None or not _same(_look(batch), _look(first)):
             raise ValueError(

@@ -140,7 +140,7 @@ def pooled_convolution(
 
 def _forward(x, kernel, convolve, window):
     def pooled(x):
-        return (), pools.largest(convolve(x, kernel), window)
+        return (), pools.largest_and_where(convolve(x, kernel), window)
 
     values, winners = part_by_part(pooled, _parts(x, kernel, convolve), x)[1]
     return values, (x, kernel, winners)

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +15,10 @@ from jax import lax
 from lrjax.convolutions.windows import MAX_TAPS, Window, pad, put_back, taps
 
 
-def max_rule(shape: tuple[int, ...], _: tuple[int, ...], **params) -> Callable | None:
-    """The largest of each window, with a gradient that is not a select-and-scatter."""
-    sizes = window(**params)
-    return sizes and functools.partial(max_pool, window=sizes)
-
-
-def sum_rule(shape: tuple[int, ...], _: tuple[int, ...], **params) -> Callable | None:
-    """The sum of each window."""
-    sizes = window(**params)
-    return sizes and functools.partial(sum_pool, window=sizes)
+def rule(pool: Callable, *_shapes: tuple[int, ...], **params: Any) -> Callable | None:
+    """What a pooling becomes, or None where its windows are not covered."""
+    found = window(**params)
+    return None if found is None else functools.partial(pool, window=found)
 
 
 def window(
@@ -59,7 +54,7 @@ def _largest(x, window, _):
 
 
 def _max_forward(x, window, _):
-    return largest(x, window)
+    return largest_and_where(x, window)
 
 
 def _max_backward(window, shape, winners, grad):
@@ -69,12 +64,12 @@ def _max_backward(window, shape, winners, grad):
 _largest.defvjp(_max_forward, _max_backward)
 
 
-def largest(x: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
+def largest_and_where(x: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
     """The largest element of every window, and the number that the first such has in it, i8.
 
     Example:
         >>> window = Window(size=(2,), strides=(2,), padding=((0, 0),), dilation=(1,))
-        >>> largest(jnp.array([1.0, 1.0, 2.0, 3.0, 9.0]), window)
+        >>> largest_and_where(jnp.array([1.0, 1.0, 2.0, 3.0, 9.0]), window)
         (Array([1., 3.], dtype=float32), Array([0, 1], dtype=int8))
     """
     values, *others = taps(x, window, -jnp.inf)

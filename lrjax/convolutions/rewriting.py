@@ -17,8 +17,8 @@ from lrjax.convolutions.chains import find_chains
 # What an operation becomes, `(*operands, **params) -> result`, or None where that is no gain.
 RULES: dict[str, Callable[..., Callable | None]] = {
     "conv_general_dilated": planes.rule,
-    "reduce_window_max": pools.max_rule,
-    "reduce_window_sum": pools.sum_rule,
+    "reduce_window_max": functools.partial(pools.rule, pools.max_pool),
+    "reduce_window_sum": functools.partial(pools.rule, pools.sum_pool),
 }
 # What holds programs that a rule may apply in; a custom derivative stays what it is.
 TRANSPARENT = {
@@ -110,8 +110,8 @@ def _evaluate(program: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 
 
 def _apply(eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
-    if (rewritten := _replacement(eqn)) is not None:
-        return [rewritten(*operands)]
+    if (replacement := _replacement(eqn)) is not None:
+        return [replacement(*operands)]
     params = eqn.params
     if eqn.primitive.name in TRANSPARENT:
         params = {name: _seen_through(value) for name, value in params.items()}
@@ -121,6 +121,7 @@ def _apply(eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
 
 
 def _replacement(eqn: JaxprEqn) -> Callable | None:
+    """What an operation becomes, of its operands; None where it stays."""
     rule = RULES.get(eqn.primitive.name)
     if rule is None:
         return None

@@ -16,7 +16,7 @@ CACHE_BYTES = 2**21
 
 
 def parts(samples: int, size: float) -> int:
-    """How many equal parts of the samples are small enough for the cache, of some bytes in all.
+    """The fewest equal parts of the samples, of `size` bytes in all, that each fit the cache.
 
     Example:
         >>> parts(12, 1.5 * CACHE_BYTES), parts(12, 3.5 * CACHE_BYTES)

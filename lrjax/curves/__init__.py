@@ -9,6 +9,7 @@ from lrjax.curves.axes import coordinates as coordinates
 from lrjax.curves.axes import seeds_last as seeds_last
 from lrjax.curves.axes import without_seed as without_seed
 from lrjax.curves.results import *
+from lrjax.curves.results import joined as joined
 from lrjax.curves.smoothing import smoothed as smoothed
 from lrjax.curves.tables import aligned as aligned
 from lrjax.curves.tables import coordinate as coordinate

@@ -123,7 +123,7 @@ class Curves:
             [3.0, 2.0, 1.0]
         """
         steps = int(self.steps_done)
-        if steps == self.steps:
+        if not self.interrupted:
             return self
         evals = int(np.count_nonzero(self.eval_steps <= steps))
 
@@ -136,6 +136,11 @@ class Curves:
             **cut(("eval_steps", *EVALUATED), evals),
             diverged_at=np.minimum(self.diverged_at, steps),
         )
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the sweep ended before its last update."""
+        return bool(self.steps_done < self.steps)
 
     @property
     def is_range_test(self) -> bool:
@@ -343,8 +348,7 @@ class Curves:
         """One line: the axes, the number of steps, and how many lanes diverged."""
         axes = ", ".join(f"{name}: {len(values)}" for name, values in self.axes.items())
         diverged, lanes = int(self.diverged.sum()), self.diverged.size
-        complete = self.steps_done == self.steps
-        interrupted = "" if complete else f", interrupted after {self.steps_done}"
+        interrupted = f", interrupted after {self.steps_done}" if self.interrupted else ""
         return (
             f"Curves({axes}; {self.steps} steps, {len(self.eval_steps)} evaluations, "
             f"{diverged} of {lanes} lanes diverged{interrupted})"
@@ -395,7 +399,7 @@ class Curves:
         def applied(name):
             value = getattr(self, name)
             # Rates that all lanes have in common have no axes of lanes.
-            if name in ("learning_rate", "momentum") and np.ndim(value) == 1 < self.loss.ndim:
+            if name in RATES and np.ndim(value) == 1 < self.loss.ndim:
                 return value
             # An array may have been put on a device.
             return _each(value, lambda array: function(np.asarray(array)))
@@ -404,7 +408,32 @@ class Curves:
         return dataclasses.replace(self, **fields | changed)
 
 
-STEPPED = "learning_rate", "momentum", "loss", "metrics"
+def joined(first: Curves, second: Curves, axis: str) -> Curves:
+    """The lanes of two sweeps that differ along one axis only.
+
+    Example:
+        >>> one = Curves(axes={"seed": [0]}, learning_rate=[0.1, 0.2], loss=[[3, 1]])
+        >>> other = Curves(axes={"seed": [1]}, learning_rate=[0.1, 0.2], loss=[[5, 2]])
+        >>> joined(one, other, "seed").loss.tolist()
+        [[3.0, 1.0], [5.0, 2.0]]
+    """
+    position = first._axis(axis)
+
+    def arrays(curves):
+        found = {name: getattr(curves, name) for name in (*STEPPED, *EVALUATED, "diverged_at")}
+        rates = {name: found[name] for name in RATES if found[name] is not None}
+        return found | {n: np.broadcast_to(each, curves.loss.shape) for n, each in rates.items()}
+
+    def both(*two):
+        return np.concatenate(two, position)
+
+    axes = first.axes | {axis: np.concatenate([first.axes[axis], second.axes[axis]])}
+    fields = jax.tree.map(both, arrays(first), arrays(second))
+    return dataclasses.replace(first, axes=axes, **fields)
+
+
+RATES = "learning_rate", "momentum"
+STEPPED = *RATES, "loss", "metrics"
 EVALUATED = "eval_loss", "eval_metrics"
 
 

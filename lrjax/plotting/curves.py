@@ -17,6 +17,8 @@ from lrjax.plotting.style import (
     given_or_new,
     lane_looks,
     lane_name,
+    rows_and_columns,
+    subplots,
 )
 from lrjax.suggestions import Suggestion
 
@@ -36,7 +38,7 @@ def plot_curves(
     One line per lane, with a band of one standard deviation: the mean over the seeds that last
     at least half as long as the longest, to where the first of these diverges. A cross marks
     where a seed diverged. Training losses are smoothed without a lag.
-    Of several quantities, all but the first have points on their lines.
+    With several quantities, the lines of all but the first carry points.
 
     Args:
         curves: what to draw.
@@ -101,11 +103,10 @@ def panels(
         metrics = dict.fromkeys([*curves.metrics, *curves.eval_metrics])
         pairs = [(name, f"eval_{name}") for name in ("loss", *metrics)]
         names = [name for pair in pairs for name in pair if name in known]
-    columns = min(len(names), 2)
-    rows = -(-len(names) // columns)
+    rows, columns = rows_and_columns(len(names))
     figure = blank_figure(5.2 * columns + 0.4, 3.6 * rows + 0.3)
-    for k, name in enumerate(names):
-        ax = figure.add_subplot(rows, columns, k + 1)
+    legend = None
+    for name, ax in zip(names, subplots(figure, len(names)), strict=True):
         legend = plot_curves(curves, name, suggestion=suggestion, ax=ax).get_legend()
         if legend:
             legend.remove()

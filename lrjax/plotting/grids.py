@@ -10,17 +10,9 @@ from lrjax.curves import Curves, coordinate, spoken, without_seed
 from lrjax.plotting.curves import rises
 from lrjax.plotting.style import given_or_new
 from lrjax.suggestions import Suggestion
-from lrjax.suggestions.grids import grid_values
+from lrjax.suggestions.grids import QUANTITIES, grid_values
 
 __all__ = ["plot_grid"]
-
-TITLES = {
-    "loss": "lowest training loss",
-    "eval_loss": "lowest held-out loss",
-    "last_loss": "last training loss",
-    "last_eval_loss": "last held-out loss",
-    "max_learning_rate": "largest usable learning rate",
-}
 
 
 def plot_grid(
@@ -94,7 +86,7 @@ def plot_grid(
     ax.set_yticks(range(len(rows)), [coordinate(value, 3) for value in rows])
     ax.set_xlabel(spoken(column))
     ax.set_ylabel(spoken(row))
-    ax.set_title(TITLES[quantity], fontsize="medium")
+    ax.set_title(QUANTITIES[quantity], fontsize="medium")
     return ax
 
 

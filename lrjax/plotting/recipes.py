@@ -11,7 +11,7 @@ from lrjax.curves import Curves, spoken
 from lrjax.plotting.curves import plot_curves, rises
 from lrjax.plotting.grids import plot_grid
 from lrjax.plotting.schedules import plot_schedule
-from lrjax.plotting.style import blank_figure, require_matplotlib
+from lrjax.plotting.style import blank_figure, require_matplotlib, rows_and_columns, subplots
 from lrjax.recipes import Recipe
 from lrjax.suggestions import suggest
 
@@ -51,7 +51,7 @@ def plot_recipe(recipe: Recipe, *, axes: Sequence[Any] | None = None) -> list[An
         require_matplotlib()
         import matplotlib.pyplot as plt
 
-        axes = _subplots(plt.figure(figsize=_size(count), layout="constrained"), count)
+        axes = subplots(plt.figure(figsize=_size(count), layout="constrained"), count)
     flat = np.ravel(np.asarray(axes, object))
     if len(flat) != count:
         raise ValueError(f"axes must be {count}, one per stage and plan, got {len(flat)}.")
@@ -67,7 +67,7 @@ def recipe_page(recipe: Recipe) -> Any:
     """The same as a figure to save."""
     count = _count(recipe)
     figure = blank_figure(*_size(count))
-    plot_recipe(recipe, axes=_subplots(figure, count))
+    plot_recipe(recipe, axes=subplots(figure, count))
     return figure
 
 
@@ -75,16 +75,9 @@ def _count(recipe: Recipe) -> int:
     return len(recipe.evidence) + (not recipe.reason)
 
 
-COLUMNS = 2
-
-
 def _size(count: int) -> tuple[float, float]:
-    return 5.4 * min(count, COLUMNS), 3.9 * -(-count // COLUMNS)
-
-
-def _subplots(figure: Any, count: int) -> list[Any]:
-    rows, columns = -(-count // COLUMNS), min(count, COLUMNS)
-    return [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
+    rows, columns = rows_and_columns(count)
+    return 5.4 * columns, 3.9 * rows
 
 
 def _draw_stage(ax: Any, curves: Curves, recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,20 @@ def blank_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+COLUMNS = 2  # of a page
+
+
+def rows_and_columns(count: int) -> tuple[int, int]:
+    """How so many axes are laid out on a page."""
+    return math.ceil(count / COLUMNS), min(count, COLUMNS)
+
+
+def subplots(figure: Any, count: int) -> list[Any]:
+    """So many axes, row after row."""
+    shape = rows_and_columns(count)
+    return [figure.add_subplot(*shape, k + 1) for k in range(count)]
+
+
 def save(figure: Any, path: Path) -> Path:
     """Write a picture, whose format its suffix names."""
     figure.savefig(path, dpi=150)
@@ -86,17 +101,21 @@ def lane_looks(axes: dict[str, np.ndarray]) -> Looks:
     rows = _indices(outer)
     colors = dict(zip(rows, lane_colors(len(rows)), strict=True))
     styles: dict[tuple[int, ...], Style] = {
-        lane: {"color": colors[lane[:split]], "ls": DASHES[sum(lane[-1:]) % len(DASHES)]}
+        lane: {"color": colors[lane[:split]], "ls": _dash(lane[-1] if lane else 0)}
         for lane in _indices(axes)
     }
     by_row = [(lane_name(outer, row), {"color": colors[row]}) for row in rows]
     if not inner:
         by_row = [(name, styles[row]) for (name, _), row in zip(by_row, rows, strict=True)]
     by_column = [
-        (lane_name(inner, lane), {"color": "0.3", "ls": DASHES[lane[0] % len(DASHES)]})
+        (lane_name(inner, lane), {"color": "0.3", "ls": _dash(lane[0])})
         for lane in (_indices(inner) if inner else [])
     ]
     return Looks(styles, _some(by_row) + _some(by_column))
+
+
+def _dash(k: int) -> Any:
+    return DASHES[k % len(DASHES)]
 
 
 def _indices(axes: dict[str, np.ndarray]) -> list[tuple[int, ...]]:
@@ -105,4 +124,4 @@ def _indices(axes: dict[str, np.ndarray]) -> list[tuple[int, ...]]:
 
 def _some(entries: list) -> list:
     """No more than a legend has room for, and none where there is nothing to tell apart."""
-    return entries[:: -(-len(entries) // MAX_ENTRIES)] if len(entries) > 1 else []
+    return entries[:: math.ceil(len(entries) / MAX_ENTRIES)] if len(entries) > 1 else []

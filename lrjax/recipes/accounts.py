@@ -13,7 +13,7 @@ DISAGREEMENT = 0.3  # decades, a factor of two
 FAILS = 0.5  # a peak after which the loss has fallen by less than that part of the taken one's
 
 
-def done(what: str, curves: Curves) -> str:
+def what_ran(what: str, curves: Curves) -> str:
     """What was run."""
     seeds, steps, ran = len(curves.axes["seed"]), curves.steps, int(curves.steps_done)
     updates = f"{steps}" if ran == steps else f"{ran} of {steps}"
@@ -29,7 +29,7 @@ def ranged(curves: Curves, falling: str) -> str:
     """What was run as range tests."""
     rates = curves.rates()
     low, high = rates[..., 0].min(), rates[..., -1].max()
-    return done(f"Range tests with rates from {low:.3g} to {high:.3g}{falling}", curves)
+    return what_ran(f"Range tests with rates from {low:.3g} to {high:.3g}{falling}", curves)
 
 
 def chosen_decay(ranking: Ranking) -> str:

@@ -12,7 +12,7 @@ from lrjax import _checks
 from lrjax.batches import reread
 from lrjax.recipes.cycles import MIN_MOMENTUM
 from lrjax.recipes.results import Recipe
-from lrjax.recipes.stages import Setting, range_tests, short_runs
+from lrjax.recipes.stages import Protocol, range_tests, short_runs
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
 from lrjax.transforms.arguments import check_optimizer, momentum_name
@@ -125,12 +125,12 @@ def smith_recipe(
     check_optimizer(optimizer, [name for name, needed in taken.items() if needed])
 
     options |= {"eval_batches": reread(eval_batches), "seeds": seeds}
-    setting = Setting(task, batches, optimizer, test_steps, checkpoint_dir, options)
-    tested = range_tests(setting, weight_decays, momentums is not None, start, end)
+    protocol = Protocol(task, batches, optimizer, test_steps, checkpoint_dir, options)
+    tested = range_tests(protocol, weight_decays, momentums is not None, start, end)
     findings = [tested]
     if not tested.reason:
         decay, largest = tested.values.get("weight_decay"), tested.values["max_learning_rate"]
-        findings.append(short_runs(setting, decay, largest, momentums))
+        findings.append(short_runs(protocol, decay, largest, momentums))
     chosen = findings[-1].values if not findings[-1].reason else {}
     peak, momentum = chosen.get("max_learning_rate", np.nan), chosen.get("momentum")
     return Recipe(

@@ -20,6 +20,9 @@ from lrjax.transforms import adamw, sgd
 FACTORIES: dict[str, Callable] = {"sgd": sgd, "adamw": adamw}
 
 
+INTERRUPTED = "interrupted"  # the reason of a recipe that was
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     """The plan of a 1cycle run, and the curves that it was read from; see `smith_recipe`.
@@ -55,6 +58,11 @@ class Recipe:
     def min_learning_rate(self) -> float:
         """The rate at the start of the cycle, a tenth of the peak."""
         return self.max_learning_rate / MAX_OVER_MIN
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a stage was interrupted; with a `checkpoint_dir`, the same call goes on."""
+        return self.reason == INTERRUPTED
 
     @property
     def updates(self) -> int:

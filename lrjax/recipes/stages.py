@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -11,15 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrjax._checkpoints import subfolder
-from lrjax.curves import Curves, shortened
+from lrjax.curves import Curves, joined, shortened
 from lrjax.recipes import accounts
 from lrjax.recipes.cycles import MIN_MOMENTUM, OneCycle
+from lrjax.recipes.results import INTERRUPTED
 from lrjax.suggestions import rank, suggest
 from lrjax.sweeps import range_test, sweep
 from lrjax.tasks import Task
 
 
-class Setting(NamedTuple):
+class Protocol(NamedTuple):
     """What all stages share."""
 
     task: Task
@@ -51,7 +51,7 @@ MAX_MOMENTUM = 0.95
 
 
 def range_tests(
-    setting: Setting,
+    protocol: Protocol,
     weight_decays: Sequence[float] | None,
     with_momentum: bool,
     start: float,
@@ -59,7 +59,7 @@ def range_tests(
 ) -> Finding:
     """Range tests over weight decays, and between the best and its neighbours."""
     momentum = (MAX_MOMENTUM, MIN_MOMENTUM) if with_momentum else None
-    test = functools.partial(_range_test, setting, momentum)
+    test = functools.partial(_range_test, protocol, momentum)
     evidence, start, end = _with_minima(functools.partial(test, weight_decays), start, end)
     curves = evidence["range_test"]
     falling = f", the momentum falling from {MAX_MOMENTUM} to {MIN_MOMENTUM}" if momentum else ""
@@ -67,7 +67,7 @@ def range_tests(
     doubts = []
     if len(evidence) > 1:
         doubts.append("the first range did not hold all minima and was widened.")
-    if _interrupted(*evidence.values()):
+    if any(each.interrupted for each in evidence.values()):
         return Finding({}, account, doubts, evidence, INTERRUPTED)
     agreed = suggest(curves).consensus
     if np.isnan(agreed.max_learning_rate).all():
@@ -78,24 +78,24 @@ def range_tests(
     if weight_decays is not None:
         between = bisected(weight_decays, rank(_with_rates(curves)).best["weight_decay"])
         evidence["refined"] = test(between, "refined", start, end)
-        account.append(accounts.done("At neighbouring decays", evidence["refined"]))
-        if _interrupted(evidence["refined"]):
+        account.append(accounts.what_ran("At neighbouring decays", evidence["refined"]))
+        if evidence["refined"].interrupted:
             return Finding({}, account, doubts, evidence, INTERRUPTED)
-        joined = _joined(curves, evidence["refined"])
-        curves = _with_rates(joined)
+        all_decays = joined(curves, evidence["refined"], "weight_decay")
+        curves = _with_rates(all_decays)
         ranking = rank(curves)
         agreed = suggest(curves.select(**ranking.best)).consensus
         values["weight_decay"] = shortened(ranking.best["weight_decay"])
         account.append(accounts.chosen_decay(ranking))
-        doubts += accounts.left_out(suggest(joined).consensus)
-        doubts += accounts.doubtful_decay(ranking, joined.axes["weight_decay"])
+        doubts += accounts.left_out(suggest(all_decays).consensus)
+        doubts += accounts.doubtful_decay(ranking, all_decays.axes["weight_decay"])
     values["max_learning_rate"] = shortened(float(agreed.max_learning_rate))
     rate, doubt = accounts.largest_rate(agreed)
     return Finding(values, [*account, rate], [*doubts, *doubt], evidence)
 
 
 def _range_test(
-    setting: Setting,
+    protocol: Protocol,
     momentum: tuple[float, float] | None,
     weight_decays: Sequence[float] | None,
     stage: str,
@@ -103,15 +103,15 @@ def _range_test(
     end: float,
 ) -> Curves:
     return range_test(
-        setting.task,
-        setting.batches,
-        setting.optimizer,
+        protocol.task,
+        protocol.batches,
+        protocol.optimizer,
         start=start,
         end=end,
-        steps=setting.steps,
+        steps=protocol.steps,
         momentum=momentum,
         lanes=None if weight_decays is None else {"weight_decay": weight_decays},
-        **setting.of(stage),
+        **protocol.of(stage),
     )
 
 
@@ -132,7 +132,7 @@ def _with_minima(
         upwards = (missing & (agreed.extend == "end")).any()
         downwards = (missing & (agreed.extend == "start")).any()
         downwards |= (missing & (agreed.reason == "diverged_at_start")).any()
-        if not (upwards or downwards) or _interrupted(tests[-1]):
+        if not (upwards or downwards) or tests[-1].interrupted:
             break
         start, end = start / 1e3 if downwards else start, end * 10 if upwards else end
     # The narrowest of those that name most rates.
@@ -141,14 +141,6 @@ def _with_minima(
         f"{'narrow' if k < best else 'wide'}_{k}": test for k, test in enumerate(tests) if k != best
     }
     return {"range_test": tests[best], **others}, *ranges[best]
-
-
-INTERRUPTED = "interrupted"  # the same call goes on, where there is a folder of checkpoints
-
-
-def _interrupted(*sweeps: Curves) -> bool:
-    """Whether one was ended before its last update."""
-    return any(curves.steps_done < curves.steps for curves in sweeps)
 
 
 def bisected(weight_decays: Sequence[float], best: float) -> list[float]:
@@ -172,33 +164,33 @@ LOWERINGS, LOWER = 2, 8  # how often, and how many times lower, where the lowest
 
 
 def short_runs(
-    setting: Setting,
+    protocol: Protocol,
     weight_decay: float | None,
     largest: float,
     momentums: Sequence[float] | None,
 ) -> Finding:
     """Short 1cycle runs at every momentum and several peaks, until the lowest is not the best."""
-    optimizer = OneCycle(setting.optimizer, setting.steps, weight_decay)
+    optimizer = OneCycle(protocol.optimizer, protocol.steps, weight_decay)
     tests: list[Curves] = []
     tried: list[float] = []
     for attempt in range(LOWERINGS + 1):
         peaks = [shortened(largest * factor / LOWER**attempt, 3) for factor in PEAKS]
         tried += peaks
         stage = "cycles" if not attempt else f"lower_{attempt}"
-        tests.append(_short_runs(setting, optimizer, peaks, momentums, stage))
+        tests.append(_short_runs(protocol, optimizer, peaks, momentums, stage))
         ranking = rank(tests[-1])
         # Of the lanes that are tied; infinite where none has come to a loss.
         loss = np.where(ranking.tied, ranking.loss, np.inf).reshape(len(PEAKS), -1)
-        if np.isfinite(loss[1:]).any() or _interrupted(tests[-1]):
+        if np.isfinite(loss[1:]).any() or tests[-1].interrupted:
             break
     curves = tests[-1]
     evidence = {"cycles": curves}
     evidence |= {f"higher_{k}": test for k, test in enumerate(tests[:-1])}
-    account = [accounts.done("Short 1cycles", test) for test in tests]
+    account = [accounts.what_ran("Short 1cycles", test) for test in tests]
     doubts = []
     if len(tests) > 1:
         doubts.append("the lowest of the first peaks was the best, and lower ones were tried.")
-    if _interrupted(curves):
+    if curves.interrupted:
         return Finding({}, account, doubts, evidence, INTERRUPTED)
     if not np.isfinite(loss).any():
         return Finding({}, account, doubts, evidence, "short_runs_diverged")
@@ -218,7 +210,7 @@ def short_runs(
 
 
 def _short_runs(
-    setting: Setting,
+    protocol: Protocol,
     optimizer: OneCycle,
     peaks: Sequence[float],
     momentums: Sequence[float] | None,
@@ -228,12 +220,12 @@ def _short_runs(
     if momentums is not None:
         lanes["momentum"] = list(map(float, momentums))
     return sweep(
-        setting.task,
-        setting.batches,
+        protocol.task,
+        protocol.batches,
         optimizer,
-        steps=setting.steps,
+        steps=protocol.steps,
         lanes=lanes,
-        **{"eval_every": max(setting.steps // 5, 1)} | setting.of(stage),
+        **{"eval_every": max(protocol.steps // 5, 1)} | protocol.of(stage),
     )
 
 
@@ -241,26 +233,3 @@ def _with_rates(curves: Curves) -> Curves:
     """The weight decays for which a rate can be named."""
     named = np.isfinite(suggest(curves).consensus.max_learning_rate)
     return curves.select(weight_decay=curves.axes["weight_decay"][named].tolist())
-
-
-def _joined(first: Curves, second: Curves) -> Curves:
-    """Curves of two sweeps that differ in their first axis only."""
-    name = next(iter(first.axes))
-
-    def both(one, other):
-        return np.concatenate([one, other])
-
-    def each(one, other):
-        return {key: both(array, other[key]) for key, array in one.items()}
-
-    return dataclasses.replace(
-        first,
-        axes=first.axes | {name: both(first.axes[name], second.axes[name])},
-        learning_rate=both(first.rates(), second.rates()),
-        momentum=None,  # which nobody reads
-        loss=both(first.loss, second.loss),
-        metrics=each(first.metrics, second.metrics),
-        eval_loss=both(first.eval_loss, second.eval_loss),
-        eval_metrics=each(first.eval_metrics, second.eval_metrics),
-        diverged_at=both(first.diverged_at, second.diverged_at),
-    )

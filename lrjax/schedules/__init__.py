@@ -6,7 +6,7 @@ built inside `vmap`); numbers of steps are Python ints. The count is the number 
 already done: 0 for the first update. It may be an int, a traced int or an array of ints; one
 below 0 counts as 0.
 
-`transitions` go from one value to another, `decays` only fall, `steps` stay the same between
+`transitions` go from one value to another, `decays` fall, `steps` stay the same between
 counts, `cycles` and `onecycles` come back, `combinators` are schedules of schedules.
 
 What others call it, and how to write it here. Where the other library scales the optimizer's own

@@ -81,7 +81,7 @@ _identity = jax.jit(lambda value: value, inline=True)
 
 
 def closed_form(function: Callable[..., Array]) -> Callable[..., jax.Array]:
-    """Make a function of an int32 count, NumPy's or JAX's, one of any count to an array of JAX.
+    """Let a function of int32 counts take any counts, and return an array of JAX.
 
     It may give one value for all counts, and any kind of number.
     """
@@ -221,8 +221,7 @@ def shaped(shape: Shape, start: ArrayLike, end: ArrayLike, done: Array, left: Ar
         starts, weight = _SHAPES[shape](done, left)
     start, end = as_float(start), as_float(end)
     xp = namespace(start, end, starts, weight)
-    near, far = xp.where(starts, start, end), xp.where(starts, end, start)
-    return near + (far - near) * weight
+    return xp.where(starts, start + (end - start) * weight, end + (start - end) * weight)
 
 
 def fractions(count: Array, start: float, end: float) -> tuple[Array, Array]:

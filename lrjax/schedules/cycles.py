@@ -82,7 +82,7 @@ def _cyclical(count, base_value, peak_value, steps_up, steps_down, scale_fn, sca
     period = steps_up + steps_down
     cycle, position = _numerics.divide(count, period)
     times = (0, steps_up, period)
-    if scale_fn is None:
+    if scale_fn is None:  # measured from the nearer end, where a scale is one of the height
         values = (base_value, peak_value, base_value)
         return _numerics.through(position, times, values, "linear")
     height = _numerics.through(position, times, (0.0, 1.0, 0.0), "linear")
@@ -237,8 +237,8 @@ def warm_restarts(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for fewer than one step, a multiplier below 1, a warmup as long as the
-            cycle, or a value that is not finite.
+        ValueError: for fewer than one step, a multiplier below 1, a negative `peak_decay`, a
+            warmup as long as the cycle, or a value that is not finite.
         TypeError: for an argument of the wrong type.
 
     Example:

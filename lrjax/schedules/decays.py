@@ -1,4 +1,4 @@
-"""Values that only fall: along a line or a curve, by time, by an inverse root."""
+"""Values that fall along a line or a curve, by time or by an inverse root."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def polynomial_decay(
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for fewer than one step, or a value that is not finite.
+        ValueError: for fewer than one step, a power not above 0, or a value that is not finite.
         TypeError: for an argument of the wrong type.
 
     Example:

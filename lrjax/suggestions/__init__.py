@@ -2,7 +2,7 @@
 
 `points` has what a method reads, `results` what comes of it. `basins` has the methods that follow
 Smith, on the smooth curves of `fits`; `peers` those of other libraries; `methods` lists them all.
-`rankings` compares lanes, of which `grids` has the numbers.
+`rankings` compares lanes, and `grids` has one number per lane, for tables and heat maps.
 """
 
 from lrjax.suggestions.methods import suggest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ FLOOR = 1 / 20  # of the drop: the losses that belong to the bottom, and what is
 START = 75  # the percentile, of the losses up to the bottom, that is taken for their start
 BEGUN = 1 / 5  # of the rise: how much of a fall the first losses show that the range cuts off
 EARLY = 1 / 5  # of the points: a loss that ends before has diverged at the start
-AHEAD = 3  # how many times as large as the first rate the second is, at most
+AHEAD = 3  # the first rate counts as at most so many times below the second
 TOO_WIDE = 4  # times the width that was asked for, an average hides what there is
 
 
@@ -139,7 +140,7 @@ def _basin_on(decades: np.ndarray, loss: np.ndarray, width: float) -> Basin | Ra
 
 def _begun(average: np.ndarray, bottom: int) -> float:
     """How far the loss falls in the first fifth of the range, where it should be level."""
-    fifth = -(-len(average) // 5)
+    fifth = math.ceil(len(average) / 5)
     # Not above the lowest, which is below any level by its noise.
     later = np.median(average[fifth : bottom + 1]) if bottom > fifth else average[bottom]
     return average[:fifth].max() - later

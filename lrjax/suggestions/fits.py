@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -108,7 +109,7 @@ def _persistence(residual: np.ndarray) -> float:
 
 def _thinned(values: np.ndarray) -> np.ndarray:
     """The means of so many values in a row each that a long curve becomes a short one."""
-    group = -(-len(values) // MAX_POINTS)
+    group = math.ceil(len(values) / MAX_POINTS)
     starts = np.arange(0, len(values), group)
     return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
 

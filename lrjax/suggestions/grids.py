@@ -9,7 +9,14 @@ from lrjax.curves import Curves, seeds_last
 from lrjax.suggestions.methods import suggest
 from lrjax.suggestions.results import Suggestion
 
-QUANTITIES = ("loss", "eval_loss", "last_loss", "last_eval_loss", "max_learning_rate")
+# What there is, and what people call it.
+QUANTITIES = {
+    "loss": "lowest training loss",
+    "eval_loss": "lowest held-out loss",
+    "last_loss": "last training loss",
+    "last_eval_loss": "last held-out loss",
+    "max_learning_rate": "largest usable learning rate",
+}
 
 
 def grid_values(curves: Curves, quantity: str, suggestion: Suggestion | None = None) -> np.ndarray:

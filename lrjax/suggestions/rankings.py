@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,7 +175,7 @@ def _compared(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     noise = np.full_like(loss, np.nan)
     noise[finite] = np.std(losses[finite] - lowest, axis=-1, ddof=1) / np.sqrt(seeds)
     others = np.delete(np.argsort(loss, kind="stable"), 0)
-    better = others[: -(-np.count_nonzero(finite[others]) // 2)]
+    better = others[: math.ceil(np.count_nonzero(finite[others]) / 2)]
     if len(better):
         noise[finite] = np.maximum(noise[finite], np.median(noise[better]))
     return loss, noise

@@ -73,6 +73,11 @@ def check_initial(initial: Any) -> None:
         )
 
 
+# What a checkpoint also knows, because another machine would choose otherwise: the lanes of a
+# block, and the updates of a dispatch.
+BLOCK_SIZE, DISPATCH_STEPS = "block_size", "dispatch_steps"
+
+
 def identity_of(
     settings: Settings,
     grid: Lanes,

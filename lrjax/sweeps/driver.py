@@ -14,13 +14,13 @@ from lrjax._checkpoints import Checkpoints
 from lrjax._progress import Report
 from lrjax.batches import Reader
 from lrjax.lanes import Block, Lanes, cut_blocks
+from lrjax.sweeps.arguments import BLOCK_SIZE
 from lrjax.sweeps.dispatches import Job, Results, first_run, on_device, run, state_shapes, wait
 from lrjax.sweeps.processes import agreed, attempt, together
 from lrjax.sweeps.runs import State
 from lrjax.sweeps.spans import Span
 from lrjax.sweeps.tapes import Tape, flat, write
 
-BLOCK_SIZE = "block_size"  # what a checkpoint calls the number of lanes in a block
 CHECKPOINT_SECONDS = 60.0  # between one save and the next
 
 

@@ -19,9 +19,16 @@ from lrjax.batches import ArrayBatches, as_batches, evaluation_groups, reader
 from lrjax.curves import Curves
 from lrjax.lanes import make_lanes
 from lrjax.meshes import check_mesh, on_one_cpu
-from lrjax.sweeps.arguments import check_debugging, check_initial, checked_settings, identity_of
+from lrjax.sweeps.arguments import (
+    BLOCK_SIZE,
+    DISPATCH_STEPS,
+    check_debugging,
+    check_initial,
+    checked_settings,
+    identity_of,
+)
 from lrjax.sweeps.dispatches import Job, put
-from lrjax.sweeps.driver import BLOCK_SIZE, Host, drive
+from lrjax.sweeps.driver import Host, drive
 from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.interrupts import interruptible
 from lrjax.sweeps.measures import Measures, measure
@@ -151,12 +158,8 @@ def sweep(
         identity = identity_of(settings, grid, task, batches, optimizer, initial, groups)
         identity["checkpoint_dir"] = checkpoint_dir is not None
     check_processes(identity)
-    if jax.tree_util.all_leaves([optimizer]):
-        # A function as an argument of a compiled program: a pytree without leaves.
-        optimizer = jax.tree_util.Partial(comparable(optimizer))
-    # JAX takes a function for the same as long as it is; but what it refers to may have changed.
-    static = task, jax.tree.map(lambda _: None, optimizer)
-    version = fingerprint(static, largest=LARGEST_CONSTANT)
+    optimizer = _as_argument(optimizer)
+    version = _version(task, optimizer)
     if isinstance(batches, ArrayBatches):
         batches = dataclasses.replace(batches, data=put(batches.data, mesh))
     groups, initial = put(groups, mesh), put(initial, mesh)
@@ -171,8 +174,10 @@ def sweep(
     ):
         measures = measure(task, optimizer, initial, grid, data.sample, version)
         most = settings.most_steps(measures.flops * at_once, data.bytes)
-        length = settings.chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
-        spans, length = cut_steps(settings.steps, bool(groups), settings.eval_every, length, most)
+        chunk_steps = settings.chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
+        spans, length = cut_steps(
+            settings.steps, bool(groups), settings.eval_every, chunk_steps, most
+        )
         task = _rewritten(task, rewrite_convolutions, measures, mesh)
         program = Program(task, length, settings.divergence, settings.accumulate, mesh, version)
         job = Job(program, optimizer, initial, groups, team)
@@ -189,7 +194,19 @@ def sweep(
     return (curves, final_state(grid, driven.blocks, driven.states)) if return_state else curves
 
 
+def _as_argument(optimizer: Optimizer) -> Any:
+    """The optimizer as an argument of compiled programs: a function is a pytree without leaves."""
+    is_function = jax.tree_util.all_leaves([optimizer])
+    return jax.tree_util.Partial(comparable(optimizer)) if is_function else optimizer
+
+
 LARGEST_CONSTANT = 2**20  # bytes of an array, beyond which a change in it is not looked for
+
+
+def _version(task: Task, optimizer: Any) -> str:
+    """What changes with what they refer to; JAX takes a function for the same as long as it is."""
+    static = task, jax.tree.map(lambda _: None, optimizer)
+    return fingerprint(static, largest=LARGEST_CONSTANT)
 
 
 def _with_curves(failure: Exception, curves: Curves) -> Exception:
@@ -197,9 +214,6 @@ def _with_curves(failure: Exception, curves: Curves) -> Exception:
     failure.curves = curves  # type: ignore[attr-defined]
     failure.add_note(f"The curves of {curves.steps_done} updates are in this error's `curves`.")
     return failure
-
-
-DISPATCH_STEPS = "dispatch_steps"  # what a checkpoint calls the updates of a dispatch
 
 
 def _saved(directory: str | os.PathLike | None, name: str) -> int | None:

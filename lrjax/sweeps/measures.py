@@ -31,7 +31,7 @@ class Measures(NamedTuple):
 def measure(
     task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any, version: str
 ) -> Measures:
-    """What a task measures and costs, from one abstract trace; raises where its loss is none."""
+    """What a task measures and costs, from one abstract trace; raises if the loss is no scalar."""
     hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
     traced = _losses.trace(hyperparams, grid.seeds[0], optimizer, initial, sample, task, version)
     names = []

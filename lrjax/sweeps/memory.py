@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
     number = job.workers.number
     if lane_batch is not None:
         return _rounded_up(min(len(grid), lane_batch) // number, job.multiple)
-    size = _rounded_up(-(-len(grid) // number), job.multiple)
+    size = _rounded_up(math.ceil(len(grid) / number), job.multiple)
     if on_one_cpu(job.mesh) and not job.program.in_turn:
         states = jax.tree.leaves(state_shapes(job, cut_blocks(grid, size)[0]))
         state_bytes = sum(array.size * array.dtype.itemsize for array in states)
@@ -46,7 +47,7 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
 
 
 def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+    return math.ceil(number / multiple) * multiple
 
 
 def _source_shapes(data: Reader, program: Program) -> Any:

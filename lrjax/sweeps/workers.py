@@ -43,7 +43,7 @@ def open_workers(mesh: Mesh | None, lanes: int) -> Iterator[Workers]:
     if number > 1:
         with ThreadPoolExecutor(number, "lrjax worker") as pool:
             # A thread sees nothing of what `with jax.enable_x64(True)` and the like set.
-            if pool.submit(_settings).result() == _settings():
+            if pool.submit(_jax_config).result() == _jax_config():
                 try:
                     yield Workers(number, _submitting(pool))
                 finally:  # of an error, too
@@ -58,7 +58,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _settings() -> dict[str, Any]:
+def _jax_config() -> dict[str, Any]:
     """JAX's settings, as this thread sees them."""
     return {name: getattr(jax.config, name, None) for name in jax.config.values}
 

@@ -13,9 +13,16 @@ from jax.typing import ArrayLike
 
 from lrjax import _checks
 from lrjax.schedules import Schedule
-from lrjax.transforms.hyperparams import NUMBERS, numeric
 
 Hyperparam: TypeAlias = ArrayLike | Schedule
+NUMBERS = int | float | np.number | np.ndarray | jax.Array
+
+
+def numeric(name: str, value: Any, **bounds: float) -> Any:
+    """A finite number or an array of them, and no list, which would be a tree."""
+    if not isinstance(value, NUMBERS):
+        raise _checks.KindError(f"{name} must be a number or an array, got {value!r}.")
+    return _checks.number(name, value, **bounds)
 
 
 def hyperparameter(name: str, value: Hyperparam, **bounds: float) -> Hyperparam:

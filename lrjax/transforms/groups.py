@@ -189,11 +189,9 @@ def layerwise_decay(
     """
     hyperparameter("learning_rate", learning_rate)
     _checks.number("decay", decay, above=0)
-    if isinstance(patterns, str):
-        raise _checks.KindError(f"patterns must be a list of patterns, got {patterns!r}.")
-    patterns = list(patterns)
-    if not patterns or len(set(patterns)) < len(patterns):
-        raise ValueError(f"patterns must be different patterns, at least one, got {patterns!r}.")
+    patterns = _checks.sequence("patterns", patterns, fewest=1)
+    if len(set(patterns)) < len(patterns):
+        raise ValueError(f"patterns must be different patterns, got {patterns!r}.")
     factors = {pattern: decay**k for k, pattern in enumerate(patterns)}
     if callable(learning_rate):
         return {name: schedules.scale(learning_rate, factor) for name, factor in factors.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from lrjax import _checks
+from lrjax.transforms.arguments import numeric
 
 __all__ = ["get_hyperparams", "set_hyperparams"]
 
@@ -120,16 +120,6 @@ def _placed(value: ArrayLike, like: Any) -> jax.Array:
     traced = isinstance(copy, jax.core.Tracer) or isinstance(like, jax.core.Tracer)
     placed = not traced and isinstance(like, jax.Array) and like.committed
     return jax.device_put(copy, like.sharding) if placed else copy
-
-
-NUMBERS = int | float | np.number | np.ndarray | jax.Array
-
-
-def numeric(name: str, value: Any, **bounds: float) -> Any:
-    """A finite number or an array of them, and no list, which would be a tree."""
-    if not isinstance(value, NUMBERS):
-        raise _checks.KindError(f"{name} must be a number or an array, got {value!r}.")
-    return _checks.number(name, value, **bounds)
 
 
 def is_injected(state: Any) -> bool:

@@ -53,8 +53,8 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
         A gradient transformation, whose state is Optax's `InjectStatefulHyperparamsState`.
 
     Raises:
-        TypeError: if the factory is none, or does not take such an argument; for a schedule
-            that `jit` cannot trace.
+        TypeError: if the factory is not a function, or does not take such an argument; for a
+            schedule that `jit` cannot trace.
         ValueError: for a hyperparameter that is not finite; at `init`, if the factory hides an
             injected transform inside another.
 
@@ -81,7 +81,7 @@ def inject(factory: Callable[..., optax.GradientTransformation], **hyperparams: 
         else:
             fixed[name] = value
     injection = Injection(factory, schedules, values, fixed)
-    if _returns_injected(injection):
+    if _injects(injection):
         return factory(**hyperparams)
     return Transform(partial(_init, injection), partial(_update, injection))
 
@@ -132,8 +132,8 @@ def _build(injection: Injection, hyperparams: dict[str, jax.Array]) -> Any:
     return injection.factory(**injection.fixed, **hyperparams)
 
 
-def _returns_injected(injection: Injection) -> bool:
-    """Whether the factory returns what `inject` does."""
+def _injects(injection: Injection) -> bool:
+    """Whether the factory injects by itself; raises where it makes no transform."""
     answers = []
 
     def ask():

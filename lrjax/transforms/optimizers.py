@@ -156,7 +156,10 @@ def cyclical_sgd(
     momentum: tuple[ArrayLike, ArrayLike] | Hyperparam = (0.8, 0.9),
     mode: str = "triangular",
     gamma: ArrayLike = 1.0,
-    **options: Any,
+    weight_decay: Hyperparam = 0.0,
+    nesterov: bool = False,
+    decoupled: bool = False,
+    mask: Any = None,
 ) -> Transform:
     """SGD with a cyclical rate, and a momentum that falls while the rate rises.
 
@@ -170,7 +173,10 @@ def cyclical_sgd(
         momentum: the smallest (at the peak) and the largest; or one number or schedule.
         mode: `"triangular"`, `"triangular2"` or `"exp_range"`.
         gamma: factor of the height per update, in the mode `"exp_range"` only.
-        **options: the other arguments of `sgd`: `nesterov`, `weight_decay`, …
+        weight_decay: as in `sgd`.
+        nesterov: as in `sgd`.
+        decoupled: as in `sgd`.
+        mask: as in `sgd`.
 
     Returns:
         A gradient transformation; `get_hyperparams` reads its hyperparameters.
@@ -201,7 +207,14 @@ def cyclical_sgd(
     def falling_first(smallest, largest):
         return cycle(largest, smallest, steps_up, steps_down)
 
-    return sgd(learning_rate, _cycled("momentum", momentum, falling_first), **options)
+    return sgd(
+        learning_rate,
+        _cycled("momentum", momentum, falling_first),
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        decoupled=decoupled,
+        mask=mask,
+    )
 
 
 _CYCLES: dict[str, Callable[..., Schedule]] = {
