@@ -15,7 +15,8 @@ import optax
 import pytest
 
 import lrjax
-from lrjax._checkpoints import _folder, open_checkpoints, recorded
+from lrjax._checkpoints import open_checkpoints, recorded
+from lrjax._checkpoints.folders import as_folder
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -283,7 +284,7 @@ def test_a_folder_may_be_relative_or_a_cloud_s(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save("run", 1)
     assert (tmp_path / "run" / "1").exists()
-    assert str(_folder("gs://bucket/run")) == "gs://bucket/run"
+    assert str(as_folder("gs://bucket/run")) == "gs://bucket/run"
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):

@@ -219,9 +219,9 @@ def shaped(shape: Shape, start: ArrayLike, end: ArrayLike, done: Array, left: Ar
         starts, weight = _linear(risen, 1 - risen)
     else:
         starts, weight = _SHAPES[shape](done, left)
-    start, end = as_float(start), as_float(end)
-    xp = namespace(start, end, starts, weight)
-    return xp.where(starts, start + (end - start) * weight, end + (start - end) * weight)
+    first, last = as_float(start), as_float(end)
+    xp = namespace(first, last, starts, weight)
+    return xp.where(starts, first + (last - first) * weight, last + (first - last) * weight)
 
 
 def fractions(count: Array, start: float, end: float) -> tuple[Array, Array]:
