@@ -103,7 +103,7 @@ def optional(name: str, value: Any, check: Callable[..., T], **bounds: Any) -> T
 
 def one_of(name: str, value: T, options: Collection[T]) -> T:
     """One of a few names."""
-    if value not in tuple(options):  # a dict would not take a value without a hash
+    if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(option) for option in options) or "(there are none)"
         raise ValueError(f"{name} must be one of {listed}, got {value!r}.")
     return value

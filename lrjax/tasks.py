@@ -227,7 +227,15 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
     def split(model):
         return nnx.split(model, nnx.Param, nnx.RngState, ...)
 
-    graph, _, rng_shapes, _ = split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))))
+    graphs = []  # which are no arrays, as the values of a traced function must be
+
+    def random_state():
+        graph, _, rng_state, _ = split(make_model(nnx.Rngs(0)))
+        graphs.append(graph)
+        return rng_state
+
+    rng_shapes = jax.eval_shape(random_state)
+    (graph,) = graphs
 
     def init(key):
         _, params, _, model_state = split(make_model(nnx.Rngs(key)))

@@ -414,7 +414,7 @@ CASES = {
         f"polynomial_decay.{power}": transition_case(
             ls.polynomial_decay, polynomial, 1001, INIT_END | {"power": power}, decay_steps=1001
         )
-        for power in (0.5, 1.0, 2.0, 3.5)
+        for power in (0.5, 1.0, 2.0, 3.5, 50.0)
     },
     **{
         f"exponential_decay.{rate}.{steps}.{staircase}": Case(

@@ -9,6 +9,17 @@ import pytest
 import lrjax
 from lrjax.batches import as_batches, evaluation_groups, reader
 
+
+class Tensor:
+    """An array of another library."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, "float32 of its own"
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
 DATA = {"x": np.arange(20, dtype=np.float32).reshape(10, 2), "y": np.arange(10)}
 
 
@@ -142,3 +153,12 @@ def test_arrays_must_hold_numbers(dtype):
 def test_a_frozen_dict_is_data():
     data = flax.core.freeze({"x": np.arange(10.0, dtype=np.float32)})
     assert as_batches("batches", data).batch_size == 10
+
+
+def test_arrays_may_be_of_other_libraries_or_keys():
+    keys = jax.random.split(jax.random.key(0), 10)
+    batch = lrjax.array_batches({"x": Tensor(DATA["x"]), "key": keys}, 4, shuffle=False)(0)
+    np.testing.assert_array_equal(batch["x"], DATA["x"][:4])
+    assert batch["key"].dtype == keys.dtype
+    with pytest.raises(TypeError, match="data must hold numbers"):
+        lrjax.array_batches(Tensor(np.array(["a", "b"])), 1)

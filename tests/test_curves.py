@@ -128,6 +128,12 @@ def test_curves_are_a_pytree_that_keeps_the_order_of_axes():
     np.testing.assert_array_equal(doubled.metrics["z"], 2 * curves.metrics["z"])
 
 
+@pytest.mark.parametrize("wanted", [[], slice(0, 1), [[3], [5]]], ids=repr)
+def test_select_needs_values(wanted):
+    with pytest.raises(ValueError, match="seed must be"):
+        full_curves().select(seed=wanted)
+
+
 def test_select_takes_values_and_lists():
     curves = full_curves()
     one = curves.select(weight_decay=1e-4, seed=5)

@@ -421,7 +421,9 @@ def test_decays_are_bisected_in_the_exponent(decays, best, expected):
         (ValueError, "momentums", {"momentums": ()}),
         (ValueError, "seeds", {"seeds": 0}),
         (ValueError, "start", {"start": 1.0, "end": 0.1}),
-        (ValueError, "'weight_decay'", {"optimizer": plain}),
+        (ValueError, "weight_decays must be None", {"optimizer": plain}),
+        (ValueError, "momentums must be None", {"optimizer": plain, "weight_decays": None}),
+        (ValueError, "smith_recipe must set .*'learning_rate'", {"optimizer": lambda b1: None}),
         (TypeError, "optimizer", {"optimizer": 0.1}),
         (ValueError, "weight_decays", {"weight_decays": (-1e-3, 1e-3)}),
         (ValueError, "momentums", {"momentums": (0.9, 1.5)}),
@@ -432,6 +434,48 @@ def test_decays_are_bisected_in_the_exponent(decays, best, expected):
 def test_bad_input_names_the_argument(error, name, options):
     with pytest.raises(error, match=name):
         recipe(**options)
+
+
+def test_a_single_decay_and_momentum_are_taken_as_they_are():
+    found = recipe(weight_decays=(0,), momentums=(0.9,), seeds=1)
+    assert (found.weight_decay, found.momentum) == (0, 0.9)
+    assert list(found.evidence) == ["range_test", "cycles"]
+
+
+BY_OTHERS = [optax.adam, optax.lion, optax.sgd, lrjax.adamw, plain]
+
+
+@pytest.mark.parametrize("factory", BY_OTHERS, ids=lambda factory: factory.__name__)
+def test_its_optimizer_tells_its_rate(factory):
+    found = dataclasses.replace(PLAIN, factory=factory)
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = found.optimizer()
+        params, state = jnp.zeros(3), optimizer.init(jnp.zeros(3))
+        for count in range(4):
+            _, state = optimizer.update(jnp.ones(3), state, params)
+            told = lrjax.get_hyperparams(state)["learning_rate"]
+            np.testing.assert_allclose(told, found.schedules()[0](count), rtol=1e-6)
+
+
+def test_its_optimizer_may_ask_for_a_schedule():
+    def called(learning_rate):
+        return optax.scale_by_schedule(lambda count: -learning_rate(count))
+
+    optimizer = dataclasses.replace(PLAIN, factory=called).optimizer()
+    updates, _ = optimizer.update(jnp.ones(3), optimizer.init(jnp.zeros(3)))
+    np.testing.assert_allclose(updates, -PLAIN.schedules()[0](0), rtol=1e-6)
+
+
+PLAIN = Recipe(
+    max_learning_rate=0.5, weight_decay=None, momentum=None, min_momentum=None, total_steps=10
+)
+
+
+def test_numbers_of_numpy_and_jax_go_into_json():
+    numbers = {"max_learning_rate": np.float32(0.5), "total_steps": np.int64(10)}
+    found = dataclasses.replace(PLAIN, weight_decay=jnp.float32(0.25), **numbers)
+    again = Recipe.from_json(found.to_json())
+    assert (again.max_learning_rate, again.weight_decay, again.total_steps) == (0.5, 0.25, 10)
 
 
 def test_evaluation_data_are_needed():

@@ -238,6 +238,18 @@ def test_values_have_gradients(case, name):
     np.testing.assert_allclose(back, gradients.sum(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("power", [3.0, 9.0, 50.0])
+@pytest.mark.parametrize("steps", [1000, 20355051])
+@pytest.mark.parametrize("wrap", [lambda schedule: schedule, jax.jit], ids=["eager", "jit"])
+def test_powers_of_almost_1_keep_their_digits(power, steps, wrap):
+    counts = np.unique(np.geomspace(1, steps - 1, 500).astype(int))
+    exact = (1 - counts / steps) ** power
+    values = np.asarray(wrap(ls.polynomial_decay(1.0, steps, power=power))(counts))
+    np.testing.assert_allclose(values, exact, atol=2e-7, rtol=0)
+    risen = np.asarray(wrap(ls.polynomial_decay(0.0, steps, end_value=1.0, power=power))(counts))
+    np.testing.assert_allclose(risen, -np.expm1(power * np.log1p(-counts / steps)), rtol=2e-6)
+
+
 def left(end, count):
     return jnp.asarray(end - count, jnp.float32)
 

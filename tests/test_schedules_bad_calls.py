@@ -63,6 +63,7 @@ onecycle(1, 10, final_div_factor=-1) : final_div_factor
 onecycle(1, 10, anneal="cos") : anneal
 onecycle(1, 10, anneal=None) : anneal
 onecycle(1, 10, anneal=["cosine"]) : anneal
+onecycle(1, 10, anneal=array(["cosine", "linear"])) : anneal
 onecycle(1, 10, three_phase=1) : three_phase
 onecycle_momentum(0) : total_steps
 onecycle_momentum(10, base_value=nan) : base_value

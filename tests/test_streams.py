@@ -233,6 +233,12 @@ class Numbered:
         return LISTED[:7][k]
 
 
+def test_a_table_beside_the_samples_is_as_long_in_a_short_tail():
+    batches = [{"x": np.zeros((n, 2)), "y": np.zeros(n), "table": np.ones(3)} for n in (4, 4, 2)]
+    with contextlib.closing(reader(batches, 4)) as ahead:
+        assert ahead.read(0, 4, 4).batches["x"].shape == (4, 4, 2)
+
+
 def test_a_batch_with_one_shorter_array_is_no_short_tail():
     whole = {"x": np.zeros((4, 2)), "y": np.zeros(4)}
     odd = {"x": np.zeros((3, 2)), "y": np.zeros(4)}
@@ -395,6 +401,11 @@ def test_evaluations_count_samples_along_the_axis_that_differs():
         batches = [batch(8, time_major), batch(8, time_major), batch(5, time_major)]
         assert [group.weight for group in evaluation_groups(batches)] == [8, 5]
     assert [group.weight for group in evaluation_groups([batch(8)])] == [10]  # of one shape
+
+
+def test_evaluations_do_not_count_the_length_of_sequences():
+    batches = [np.ones((8, 10)), np.ones((8, 1000)), np.ones((4, 20))]
+    assert [group.weight for group in evaluation_groups(batches)] == [8, 8, 4]
 
 
 def test_a_stream_that_fails_after_the_last_divergence_is_not_a_failure():

@@ -276,7 +276,12 @@ def test_parameters_may_be_python_s_numbers(init, first):
 
 
 @pytest.mark.parametrize(
-    ("setting", "name"), [(jax.debug_nans, "jax_debug_nans"), (jax.disable_jit, "jax_disable_jit")]
+    ("setting", "name"),
+    [
+        (jax.debug_nans, "jax_debug_nans"),
+        (jax.debug_infs, "jax_debug_infs"),
+        (jax.disable_jit, "jax_disable_jit"),
+    ],
 )
 def test_settings_under_which_no_sweep_can_run_are_named(setting, name):
     with setting(True), pytest.raises(RuntimeError, match=name):
@@ -434,13 +439,20 @@ def test_a_constant_that_was_changed_meanwhile_counts(monkeypatch):
     assert not compiled
 
 
-def slowed(learning_rate):
-    return optax.MultiSteps(lrjax.sgd(learning_rate), 4)
+def slowed(learning_rate, optimizer=lrjax.sgd):
+    return optax.MultiSteps(optimizer(learning_rate), 4)
 
 
-def test_rates_that_were_not_used_are_not_told():
+def by_layer(learning_rate):
+    return lrjax.discriminative(lrjax.sgd, {"first": learning_rate, "second": learning_rate})
+
+
+@pytest.mark.parametrize("optimizer", [lrjax.sgd, optax.sgd, optax.adamw, by_layer])
+def test_rates_that_were_not_used_are_not_told(optimizer):
+    """Whether or not the optimizer tells the rates that it does use."""
+    make = functools.partial(slowed, optimizer=optimizer)
     with jax.numpy_dtype_promotion("standard"):
-        curves = lrjax.range_test(TASK, BATCHES, slowed, start=1e-3, end=1e-1, steps=40)
+        curves = lrjax.range_test(TASK, BATCHES, make, start=1e-3, end=1e-1, steps=40)
     ramp = lrjax.exponential_ramp(1e-3, 1e-1, 40)
     used = np.asarray(ramp(np.maximum(np.arange(1, 41) // 4 - 1, 0)))
     np.testing.assert_allclose(curves.learning_rate, used, rtol=1e-5)
@@ -655,6 +667,24 @@ def test_initial_takes_moments_whoever_made_them_and_whatever_the_rate_was():
 
 
 @mixed_types
+@pytest.mark.parametrize("optimizer", [lrjax.sgd, optax.adam])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_complex_parameters_learn(optimizer, accumulate):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(64, 3)) + 1j * rng.normal(size=(64, 3))).astype(np.complex64)
+    wanted = np.complex64([1 + 2j, 3j, -1])
+
+    def loss(params, batch):
+        return jnp.mean(jnp.abs(batch[0] @ params - batch[1]) ** 2)
+
+    task = lrjax.task(loss, jnp.zeros(3, jnp.complex64))
+    options = {"steps": 200, "accumulate": accumulate, "return_state": True}
+    lanes = {"learning_rate": [0.1]}
+    _, state = lrjax.sweep(task, (x, x @ wanted), optimizer, lanes=lanes, **options)
+    np.testing.assert_allclose(state.params[0, 0], wanted, atol=1e-2)
+
+
+@mixed_types
 def test_an_optimizer_may_hold_keys_and_integers():
     def noisy(learning_rate):
         return optax.noisy_sgd(learning_rate, key=1)
@@ -689,6 +719,7 @@ BAD_CALLS = [
     (ValueError, "steps", {"steps": -1}),
     (TypeError, "steps", {"steps": 10.5}),
     (TypeError, "steps", {"steps": True}),
+    (TypeError, "return_state", {"return_state": "no"}),
     (ValueError, "start", {"start": 1.0, "end": 1.0}),
     (ValueError, "start", {"start": 2.0, "end": 1.0}),
     (ValueError, "start", {"start": 0.0}),

@@ -1,11 +1,14 @@
+import functools
+
 import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import KEY, clouds, cross_entropy, network_init, network_loss
+from helpers import BATCHES, KEY, clouds, cross_entropy, network_init, network_loss
 
 import lrjax
 
@@ -223,6 +226,51 @@ def test_an_nnx_module_may_sow():
     task = lrjax.nnx_task(Model, lambda model, batch: jnp.mean(model(batch) ** 2))
     batches = lrjax.array_batches(jnp.ones((8, 2)), 4)
     assert lrjax.range_test(task, batches, end=1e-2, steps=3).loss.shape == (1, 3)
+
+
+class Scaled(nnx.Module):
+    """With arrays in containers that are no variables."""
+
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(2, 1, rngs=rngs)
+        self.scale = nnx.data({"x": [jnp.full((1, 1), 0.5)]})
+
+    def __call__(self, x):
+        return self.scale["x"][0] * self.dense(x)
+
+
+def weight_norm(rngs):
+    return nnx.WeightNorm(nnx.Linear(2, 1, rngs=rngs), rngs=rngs)
+
+
+@pytest.mark.parametrize("make", [Scaled, weight_norm])
+def test_an_nnx_module_may_hold_arrays(make):
+    batches = lrjax.array_batches(jnp.ones((8, 2)), 4)
+    task = lrjax.nnx_task(make, lambda model, batch: jnp.mean(model(batch) ** 2))
+    curves = lrjax.range_test(task, batches, end=1e-2, steps=3)
+    first = jnp.mean(make(nnx.Rngs(jax.random.key(0)))(batches(0)) ** 2)
+    np.testing.assert_allclose(curves.loss[0, 0], first, rtol=1e-5)
+
+
+@pytest.mark.parametrize("factory", [lrjax.adamw, optax.adamw])
+def test_moments_may_come_from_an_nnx_optimizer(factory):
+    task = lrjax.nnx_task(lambda rngs: nnx.Linear(5, 3, rngs=rngs), nnx_loss)
+    params, model_state = task.init(KEY)
+    grads = jax.tree.map(jnp.ones_like, params)
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = factory(1e-3)
+        _, plain = optimizer.update(grads, optimizer.init(params), params)
+        model = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
+        nnx.update(model, params)
+        wrapped = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+        wrapped.update(model, grads)
+        run = functools.partial(lrjax.range_test, task, BATCHES, factory, start=1e-3, steps=4)
+        one, other, fresh = (
+            run(initial=(params, model_state, *state)).loss
+            for state in ((plain,), (wrapped.opt_state,), ())
+        )
+    np.testing.assert_allclose(other, one, rtol=1e-6)
+    assert np.abs(fresh - one).max() > 1e-6
 
 
 def test_parameters_may_be_a_module_of_equinox():

@@ -103,6 +103,10 @@ def test_a_loss_that_is_not_finite_is_no_improvement_and_is_not_remembered():
     assert scales(metrics, factor=0.5, patience=0).tolist() == [0.5, 0.25, 0.25, 0.25]
 
 
+def test_the_longest_patience_never_cuts():
+    assert scales([1.0] * 4, factor=0.5, patience=2**31 - 1).tolist() == [1.0] * 4
+
+
 def test_updates_are_scaled():
     scale, updates = train([1.0, 1.0, 0.5], factor=0.25, patience=0)
     np.testing.assert_array_equal(updates, [[-0.5] * 2, [-0.125] * 2, [-0.125] * 2])

@@ -114,7 +114,7 @@ def array_batches(
         raise ValueError(
             f"batch_size must be at most the {size} samples in data, got {batch_size}."
         )
-    data = jax.tree.map(jnp.asarray, data)
+    data = jax.tree.map(lambda leaf: jnp.asarray(_readable(leaf)), data)
     seed, shuffle = _checks.integer("seed", seed), _checks.flag("shuffle", shuffle)
     return ArrayBatches(data, batch_size, seed, shuffle)
 
@@ -126,13 +126,19 @@ def _check_lengths(name: str, data: Any) -> int:
         where = f"{name}{jax.tree_util.keystr(path)}"
         if not hasattr(leaf, "__array__"):
             raise _checks.KindError(f"{where} must be an array, got {leaf!r}.")
-        if np.dtype(getattr(leaf, "dtype", "O")).kind in "OSUmM":
-            raise _checks.KindError(f"{where} must hold numbers, got an array of {leaf.dtype}.")
+        array = _readable(leaf)
+        if isinstance(array, np.ndarray) and array.dtype.kind in "OSUmM":
+            raise _checks.KindError(f"{where} must hold numbers, got an array of {array.dtype}.")
     shapes = [np.shape(leaf) for _, leaf in leaves]
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"{name} must be arrays with the same first axis, got shapes {shapes}.")
     return shapes[0][0]
+
+
+def _readable(array: Any) -> Any:
+    """An array of JAX, or one of NumPy: also of PyTorch's tensors and pandas' frames."""
+    return array if isinstance(array, jax.Array) else np.asarray(array)
 
 
 def are_arrays(given: Any) -> bool:
@@ -153,5 +159,5 @@ def as_batches(name: str, given: Any, batch_size: int | None = None) -> Any:
             raise ValueError(f"batch_size is for {name} given as arrays, got {batch_size!r}.")
         return given
     if batch_size is None:
-        batch_size = min(BATCH_SIZE, _check_lengths(name, given))
+        batch_size = max(1, min(BATCH_SIZE, _check_lengths(name, given)))
     return array_batches(given, batch_size)

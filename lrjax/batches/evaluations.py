@@ -62,10 +62,14 @@ def _read(batches: Iterable[Any]) -> list[Any]:
 def _samples(shapes: list[Any]) -> list[float]:
     """The number of samples in batches of these shapes.
 
-    The length of the axis in which they differ; of batches that differ in none, or that cannot be
-    compared, of the first axis of the first array that has one.
+    The length of the first axis, where all arrays of a batch share it; else of the one axis in
+    which batches differ; of batches that differ in none or in several, of the first axis of the
+    first array that has one.
     """
     arrays = [jax.tree.leaves(batch) for batch in shapes]
+    firsts = [{array.shape[0] for array in batch if array.shape} for batch in arrays]
+    if all(len(lengths) == 1 for lengths in firsts):
+        return [float(*lengths) for lengths in firsts]
     if len({tuple(len(array.shape) for array in batch) for batch in arrays}) == 1:
         # Of every axis of every array, its length in each of the batches.
         axes = zip(*([n for array in batch for n in array.shape] for batch in arrays), strict=True)

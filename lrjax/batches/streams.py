@@ -145,12 +145,17 @@ def _same(look: Any, other: Any) -> bool:
 
 
 def _is_shorter(batch: Any, other: Any) -> bool:
-    """Whether a batch has fewer samples than another, and differs in nothing else."""
+    """Whether a batch has fewer samples than another, and differs in nothing else.
+
+    Arrays of another length, such as a table that comes with every batch, may be as long.
+    """
     if not _same(_look(batch, first_axis=1), _look(other, first_axis=1)):
         return False
     pairs = zip(jax.tree.leaves(batch), jax.tree.leaves(other), strict=True)
-    lengths = [(len(a), len(b)) for a, b in pairs if b.ndim]
-    return bool(lengths) and all(short < whole for short, whole in lengths)
+    lengths = {(len(short), len(whole)) for short, whole in pairs if whole.ndim}
+    one_each = len({whole for _, whole in lengths}) == len(lengths)
+    none_longer = all(short <= whole for short, whole in lengths)
+    return one_each and none_longer and any(short < whole for short, whole in lengths)
 
 
 PATIENCE = 1.0  # seconds for a stream to give its current batch before it is left behind

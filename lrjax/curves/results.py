@@ -167,7 +167,7 @@ class Curves:
             The curves of those lanes.
 
         Raises:
-            ValueError: for an unknown axis, or a coordinate that is not on it.
+            ValueError: for an unknown axis, a coordinate that is not on it, or none.
 
         Example:
             >>> curves = Curves(
@@ -185,6 +185,8 @@ class Curves:
     def _at(self, name: str, wanted: Any) -> Curves:
         """The curves at one coordinate of an axis, which goes, or at several of them."""
         axis = self._axis(name)
+        if np.ndim(wanted) > 1 or not np.size(wanted) or isinstance(wanted, slice):
+            raise ValueError(f"{name} must be a value or a list of some, got {wanted!r}.")
         found = [self._find(name, value) for value in np.atleast_1d(wanted)]
         index: Any = found if np.ndim(wanted) else found[0]
         axes, lanes = self.axes | {name: np.asarray(self.axes[name])[index]}, self.lanes

@@ -52,11 +52,16 @@ class OneCycle:
         self, max_learning_rate: ArrayLike, momentum: ArrayLike | None = None
     ) -> optax.GradientTransformation:
         """The optimizer that follows these schedules, with the weight decay if there is one."""
+        return with_schedules(self.optimizer, **self.hyperparams(max_learning_rate, momentum))
+
+    def hyperparams(
+        self, max_learning_rate: ArrayLike, momentum: ArrayLike | None = None
+    ) -> dict[str, Any]:
+        """What the optimizer is given: the schedules, and the weight decay if there is one."""
         rate, falling = self.schedules(max_learning_rate, momentum)
         hyperparams = {
             "learning_rate": rate,
             momentum_name(self.optimizer): falling,
             "weight_decay": self.weight_decay,
         }
-        given = {name: value for name, value in hyperparams.items() if value is not None}
-        return with_schedules(self.optimizer, **given)
+        return {name: value for name, value in hyperparams.items() if value is not None}

@@ -15,7 +15,7 @@ from lrjax.recipes.results import Recipe
 from lrjax.recipes.stages import Protocol, range_tests, short_runs
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
-from lrjax.transforms.arguments import check_optimizer, momentum_name
+from lrjax.transforms.arguments import check_optimizer, momentum_name, takes
 
 SET_BY_STAGES = {"lanes", "momentum", "ramp", "return_state", "steps"}
 
@@ -65,7 +65,8 @@ def smith_recipe(
         total_steps: updates of the run that is planned.
         optimizer: makes an optimizer from `learning_rate`, `weight_decay` and `momentum` (or
             `b1`): `lrjax.sgd`, `lrjax.adamw`, one of Optax's, or your own.
-        weight_decays: to try; None for an optimizer without.
+        weight_decays: to try, and to look between; a single one is taken as it is; None for an
+            optimizer without.
         momentums: to try, as the highest of a cycle, which falls to 0.85 at the peak of the
             rate; None for an optimizer without.
         seeds: how many seeds for every lane, or the seeds.
@@ -117,12 +118,14 @@ def smith_recipe(
         )
     if fixed := sorted(options.keys() & SET_BY_STAGES):
         raise TypeError(f"smith_recipe takes no {', '.join(fixed)}: its stages set that.")
-    taken = {
-        "learning_rate": True,
-        "weight_decay": weight_decays is not None,
-        momentum_name(optimizer): momentums is not None,
-    }
-    check_optimizer(optimizer, [name for name, needed in taken.items() if needed])
+    check_optimizer(optimizer, ["learning_rate"], setter="smith_recipe")
+    tried = {"weight_decays": weight_decays, "momentums": momentums}
+    names = "weight_decay", momentum_name(optimizer)
+    for (argument, values), name in zip(tried.items(), names, strict=True):
+        if values is not None and not takes(optimizer, name):
+            raise ValueError(
+                f"{argument} must be None for an optimizer that takes no {name}, got {values!r}."
+            )
 
     options |= {"eval_batches": reread(eval_batches), "seeds": seeds}
     protocol = Protocol(task, batches, optimizer, test_steps, checkpoint_dir, options)

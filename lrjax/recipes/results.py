@@ -16,6 +16,7 @@ from lrjax.curves import Curves
 from lrjax.recipes.cycles import MAX_OVER_MIN, OneCycle
 from lrjax.schedules import Schedule
 from lrjax.transforms import adamw, sgd
+from lrjax.transforms.adapters import readable
 
 FACTORIES: dict[str, Callable] = {"sgd": sgd, "adamw": adamw}
 
@@ -84,7 +85,8 @@ class Recipe:
             >>> {name: round(float(value), 4) for name, value in get_hyperparams(state).items()}
             {'learning_rate': 0.05, 'momentum': 0.95, 'weight_decay': 0.0001}
         """
-        return self._cycle()(self.max_learning_rate, self.momentum)
+        hyperparams = self._cycle().hyperparams(self.max_learning_rate, self.momentum)
+        return readable(self.factory, **hyperparams)
 
     def schedules(self) -> tuple[Schedule, Schedule | None]:
         """The run's learning rate, and its momentum if it has one, as schedules of the update.
@@ -154,10 +156,10 @@ class Recipe:
         fields["evidence"] = {name: _encoded(curves) for name, curves in self.evidence.items()}
         known = (name for name, factory in FACTORIES.items() if factory is self.factory)
         fields["factory"] = next(known, repr(self.factory))
-        for name, value in fields.items():
-            if isinstance(value, float) and not np.isfinite(value):
-                fields[name] = None
-        return json.dumps({"lrjax.Recipe": 1, **fields}, allow_nan=False)
+        if not np.isfinite(self.max_learning_rate):
+            fields["max_learning_rate"] = None
+        numbers = {name: value.item() for name, value in fields.items() if hasattr(value, "item")}
+        return json.dumps({"lrjax.Recipe": 1, **fields, **numbers}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, *, factory: Callable | None = None) -> Recipe:

@@ -57,7 +57,7 @@ def range_tests(
     start: float,
     end: float,
 ) -> Finding:
-    """Range tests over weight decays, and between the best and its neighbours."""
+    """Range tests over weight decays, and of several between the best and its neighbours."""
     momentum = (MAX_MOMENTUM, MIN_MOMENTUM) if with_momentum else None
     test = functools.partial(_range_test, protocol, momentum)
     evidence, start, end = _with_minima(functools.partial(test, weight_decays), start, end)
@@ -75,7 +75,10 @@ def range_tests(
         return Finding({}, account, doubts, evidence, ", ".join(reasons))
 
     values: dict[str, float] = {}
-    if weight_decays is not None:
+    if weight_decays is not None and len(weight_decays) == 1:
+        values["weight_decay"] = shortened(weight_decays[0])
+        agreed = suggest(curves.select(weight_decay=weight_decays[0])).consensus
+    elif weight_decays is not None:
         between = bisected(weight_decays, rank(_with_rates(curves)).best["weight_decay"])
         evidence["refined"] = test(between, "refined", start, end)
         account.append(accounts.what_ran("At neighbouring decays", evidence["refined"]))

@@ -127,9 +127,15 @@ def polynomial_decay(
 
 @_numerics.closed_form
 def _polynomial_decay(count, init_value, decay_steps, end_value, power):
-    _, left = _numerics.fractions(count, 0, decay_steps)
-    weight = _numerics.namespace(left, power).power(left, _numerics.as_float(power))
-    return _numerics.shaped("linear", init_value, end_value, 1 - weight, weight)
+    done, left = _numerics.fractions(count, 0, decay_steps)
+    xp, power = _numerics.namespace(left, power), _numerics.as_float(power)
+    begins = done < left
+    # What `left` has lost in rounding is still in `done`.
+    lost = xp.where(begins, (1 - left) - done, 0)
+    weight = xp.power(left, power) * (1 + power * lost / xp.where(begins, left, 1))
+    small = -xp.expm1(power * xp.log1p(-xp.minimum(done, 0.5)))
+    risen = xp.where(begins & (power * done < 1 / 8), small, 1 - weight)
+    return _numerics.shaped("linear", init_value, end_value, risen, weight)
 
 
 def exponential_decay(

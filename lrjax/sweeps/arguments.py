@@ -55,6 +55,7 @@ def check_debugging() -> None:
     """Refuse the settings under which no sweep can run, before they fail somewhere inside."""
     reasons = {
         "jax_debug_nans": "it takes a NaN, which stands for what was not measured, for an error",
+        "jax_debug_infs": "it takes an infinity, which it starts from, for an error",
         "jax_disable_jit": "its programs are compiled before they run",
     }
     for name, why in reasons.items():

@@ -142,6 +142,7 @@ def sweep(
     settings = checked_settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps)
     _checks.optional("rewrite_convolutions", rewrite_convolutions, _checks.flag)
     _checks.flag("progress", progress)
+    _checks.flag("return_state", return_state)
     batches = as_batches("batches", batches, batch_size)
     grid = make_lanes(lanes, seeds)
     check_optimizer(optimizer, grid.hyperparams)

@@ -16,6 +16,7 @@ from lrjax._dtypes import cast_like, wider
 from lrjax.batches import Group, Loaded, Rows
 from lrjax.meshes import DATA, on_one_cpu, sharding
 from lrjax.sweeps import divergences
+from lrjax.sweeps.ramps import Ramped
 from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
 
@@ -72,8 +73,8 @@ def init(
             fresh = _keep_moments(fresh, opt_state[0])
         except (AttributeError, ValueError) as error:
             raise ValueError(
-                "initial's opt_state must be of the optimizer that the lanes make, "
-                f"{jax.tree.structure(fresh)}, got {jax.tree.structure(opt_state[0])}."
+                "initial's opt_state must be of the optimizer that the lanes make, which holds "
+                f"{_names(fresh)}, got one that holds {_names(opt_state[0])}."
             ) from error
     state = State(params, model_state, fresh, divergences.start())
     # Strongly typed, as what training makes of it, so that both have one program.
@@ -90,15 +91,30 @@ def _keep_moments(fresh: Any, given: Any) -> Any:
             inner = old.inner_state if is_injected(old) else old
             return new._replace(inner_state=_keep_moments(new.inner_state, inner))
         if not _has_no_moments(new):
-            return old
+            return _in_the_place_of(new, old)
         if not _has_no_moments(old):
             raise ValueError(f"{old} has moments")
         return new
 
     def is_leaf(node):
-        return is_injected(node) or _has_no_moments(node)
+        is_moment = not isinstance(node, tuple | dict)
+        return is_moment or is_injected(node) or _has_no_moments(node)
 
     return jax.tree.map(merge, fresh, given, is_leaf=is_leaf)
+
+
+def _in_the_place_of(new: Any, old: Any) -> Any:
+    """A moment in another's structure: `nnx.Optimizer` wraps its arrays in variables of its own."""
+    if _names(new) != _names(old):
+        raise ValueError(f"{old} is another moment")
+    return jax.tree.unflatten(jax.tree.structure(new), jax.tree.leaves(old))
+
+
+def _names(tree: Any) -> str:
+    """The arrays of a tree by their paths, without what Flax NNX adds to them."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
+    names = ("/" + jax.tree_util.keystr(path, simple=True, separator="/") for path in paths)
+    return ", ".join(name.removesuffix("/value").strip("/") for name in names) or "nothing"
 
 
 def _has_no_moments(state: Any) -> bool:
@@ -136,7 +152,7 @@ def train(
         params = optax.apply_updates(state.params, updates)
         watch = divergences.observe(state.watch, loss, step, program.divergence)
         loss, metrics = _measured(~watch.diverged, (loss, metrics))
-        rate, momentum = _reported(opt_state)
+        rate, momentum = _used(opt_state, optimizer, step)
         new = State(params, model_state, opt_state, watch)
         return _advance(new, state), Record(loss, metrics, rate, momentum)
 
@@ -161,6 +177,8 @@ def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax
         (loss, (model_state, metrics)), grads = gradient(
             state.params, model_state, batch, jax.random.fold_in(key, part), True
         )
+        # Of complex parameters JAX gives the conjugate of the direction in which the loss rises.
+        grads = jax.tree.map(jnp.conj, grads)
         return model_state, jax.tree.map(jnp.asarray, (loss, metrics, grads))
 
     def add(carry, part):
@@ -195,12 +213,30 @@ def _spread(batch: Any, mesh: Mesh | None) -> Any:
     return jax.tree.map(split, batch)
 
 
-def _reported(opt_state: Any) -> tuple[jax.Array, jax.Array]:
-    """The learning rate and the momentum that an optimizer reports, else NaN."""
-    reported = get_hyperparams(opt_state) if any(injected_states(opt_state)) else {}
+def _used(opt_state: Any, optimizer: Optimizer, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The learning rate and the momentum of the last update; NaN where the optimizer tells none.
+
+    A range test knows them all the same, by the count of the optimizer's own schedules: under
+    `optax.MultiSteps` they do not count every step.
+    """
+    used = {}
+    if isinstance(optimizer, Ramped):
+        count = _last_count(opt_state, step)
+        used = {name: schedule(count) for name, schedule in optimizer.schedules().items()}
+    if any(injected_states(opt_state)):
+        used |= get_hyperparams(opt_state)
     nan = jnp.full((), jnp.nan)
-    momentum = reported.get("momentum", reported.get("b1", nan))
-    return reported.get("learning_rate", nan), momentum
+    return used.get("learning_rate", nan), used.get("momentum", used.get("b1", nan))
+
+
+def _last_count(opt_state: Any, step: jax.Array) -> jax.Array:
+    """The count at which the last update's schedules were read; the step, if none is counted."""
+
+    def counts(state):
+        return is_injected(state) or isinstance(state, optax.ScaleByScheduleState)
+
+    counted = filter(counts, jax.tree.leaves(opt_state, is_leaf=counts))
+    return next((jnp.maximum(state.count - 1, 0) for state in counted), step)
 
 
 def _advance(new: State, old: State) -> State:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lrjax.transforms.hyperparams import is_injected
 from lrjax.transforms.injection import Transform, inject, is_injecting, is_transform
 
 
@@ -35,26 +34,52 @@ def with_schedules(factory: Callable, **hyperparams: Any) -> Any:
         return injected()
     if is_injecting(plain):
         return plain
-    either = Either(plain, injected)
-    return Transform(partial(_init_either, either), partial(_update_either, either))
+    return _either(plain, injected)
+
+
+def readable(factory: Callable, **hyperparams: Any) -> Any:
+    """The same by `inject` wherever that can be, so that its hyperparameters can be read.
+
+    Example:
+        >>> from lrjax import get_hyperparams
+        >>> optimizer = readable(optax.adam, learning_rate=optax.linear_schedule(1.0, 0.0, 4))
+        >>> float(get_hyperparams(optimizer.init(jnp.zeros(3)))["learning_rate"])
+        1.0
+    """
+    other = partial(with_schedules, factory, **hyperparams)
+    found = other()
+    if is_injecting(found):
+        return found
+    try:
+        return _either(inject(factory, **hyperparams), other)
+    except TypeError:
+        return found
 
 
 class Either(NamedTuple):
-    """What a factory makes of schedules, and what makes the same by `inject`."""
+    """A transform that may fail on some parameters, and what makes another then."""
 
-    plain: Any
-    injected: Callable[[], Transform]
+    first: Any
+    second: Callable[[], Transform]
+
+    def chosen(self, tree: Any) -> Any:
+        """The one for a tree of parameters, or of gradients, which look alike."""
+        return optax.with_extra_args_support(
+            self.first if _can_update(self.first, tree) else self.second()
+        )
+
+
+def _either(first: Any, second: Callable[[], Transform]) -> Transform:
+    either = Either(first, second)
+    return Transform(partial(_init_either, either), partial(_update_either, either))
 
 
 def _init_either(either: Either, params: Any) -> Any:
-    return (either.plain if _can_update(either.plain, params) else either.injected()).init(params)
+    return either.chosen(params).init(params)
 
 
 def _update_either(either: Either, updates: Any, state: Any, params: Any = None, **extra_args: Any):
-    # As `init` chose; whether the factory injects, too, is not told by the state.
-    by_injection = is_injected(state) and not _can_update(either.plain, updates)
-    chosen = either.injected() if by_injection else optax.with_extra_args_support(either.plain)
-    return chosen.update(updates, state, params, **extra_args)
+    return either.chosen(updates).update(updates, state, params, **extra_args)
 
 
 def _can_update(transform: Any, params: Any) -> bool:

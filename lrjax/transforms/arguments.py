@@ -93,15 +93,19 @@ def _is_integer(annotation: Any) -> bool:
 
 def check_optimizer(optimizer: Callable, names: Iterable[str], setter: str = "lanes") -> None:
     """An optimizer must take every hyperparameter that is set."""
-    parameters = _parameters(optimizer)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
     for name in names:
-        if name not in parameters:
+        if not takes(optimizer, name):
             raise ValueError(
                 f"{setter} must set hyperparameters that the optimizer takes, "
-                f"{', '.join(parameters)}, got {name!r}."
+                f"{', '.join(_parameters(optimizer))}, got {name!r}."
             )
+
+
+def takes(optimizer: Callable, name: str) -> bool:
+    """Whether an optimizer takes a hyperparameter."""
+    parameters = _parameters(optimizer)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return takes_any or name in parameters
 
 
 def check_complete(optimizer: Callable, names: Collection[str]) -> None:

@@ -106,9 +106,10 @@ def plateau(
     extra_patience, extra_cooldown = _CONVENTIONS[
         _checks.one_of("convention", convention, _CONVENTIONS)
     ]
+    patience = _checks.integer("patience", patience)
     rule = Rule(
         factor=_checks.number("factor", factor, above=0, at_most=1),
-        limit=max(_checks.integer("patience", patience) + extra_patience, 1),
+        limit=min(max(patience + extra_patience, 1), _checks.MAX_COUNT),
         cooldown=max(_checks.integer("cooldown", cooldown) + extra_cooldown, 0),
         sign=1.0 if mode == "min" else -1.0,
         rtol=_checks.number("rtol", rtol, at_least=0),
