@@ -26,9 +26,18 @@ As his, triangular2 and exp_range are within their deviations of one another and
 decay. Ahead of both is "fixed", to which he gave 2.8 times the updates of triangular2 for the same
 accuracy: at equal updates we cannot confirm his main claim. Decay has been at 0.001, the rate of
 "fixed", from update 1,280 on, and stays 8 points behind it: its start at 0.007 does lasting harm
-here. Whether the cycles' 0.006 does was not tested. Of `--updates 1200` the lead of "fixed" is
-larger: 64.11 ± 1.00, triangular2 55.60 ± 3.45, decay 52.86 ± 0.74, exp_range 54.89 ± 0.44; of 600
-one of two seeds of triangular2 did not survive. His 25,000 have yet to be run.
+here. So does, to a lesser degree, the cycles' 0.006, which is high for this set. With `--updates
+8000 --peak 0.003` (and a decay from 0.004), the one lower peak that was tried, after this answer:
+
+    fixed         65.01 ± 0.78   65.72 ± 0.23
+    triangular2   65.02 ± 1.41   64.90 ± 1.64
+    decay         58.74 ± 0.59   60.03 ± 1.99
+    exp_range     65.85 ± 0.61   65.94 ± 0.40
+
+That is his order, exp_range first and decay last, though two seeds tell only decay from the others.
+Of `--updates 1200` the lead of "fixed" over cycles to 0.006 is larger: 64.11 ± 1.00, triangular2
+55.60 ± 3.45, decay 52.86 ± 0.74, exp_range 54.89 ± 0.44; of 600 one of two seeds of triangular2 did
+not survive. His 25,000 have yet to be run.
 """
 
 import functools
