@@ -442,7 +442,11 @@ def test_a_single_decay_and_momentum_are_taken_as_they_are():
     assert list(found.evidence) == ["range_test", "cycles"]
 
 
-BY_OTHERS = [optax.adam, optax.lion, optax.sgd, lrjax.adamw, plain]
+def chained(learning_rate):
+    return optax.chain(optax.clip(1.0), lrjax.sgd(learning_rate))
+
+
+BY_OTHERS = [optax.adam, optax.lion, optax.sgd, lrjax.adamw, plain, chained]
 
 
 @pytest.mark.parametrize("factory", BY_OTHERS, ids=lambda factory: factory.__name__)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from lrjax.transforms.hyperparams import injected_states
 from lrjax.transforms.injection import Transform, inject, is_injecting, is_transform
 
 
@@ -34,52 +35,49 @@ def with_schedules(factory: Callable, **hyperparams: Any) -> Any:
         return injected()
     if is_injecting(plain):
         return plain
-    return _either(plain, injected)
+    return _chosen_by(partial(_able, plain, injected))
 
 
 def readable(factory: Callable, **hyperparams: Any) -> Any:
-    """The same by `inject` wherever that can be, so that its hyperparameters can be read.
+    """The same, by `inject` where its hyperparameters could not be read otherwise.
 
     Example:
-        >>> from lrjax import get_hyperparams
-        >>> optimizer = readable(optax.adam, learning_rate=optax.linear_schedule(1.0, 0.0, 4))
+        >>> from lrjax import get_hyperparams, linear_decay
+        >>> optimizer = readable(optax.adam, learning_rate=linear_decay(1.0, 4))
         >>> float(get_hyperparams(optimizer.init(jnp.zeros(3)))["learning_rate"])
         1.0
     """
-    other = partial(with_schedules, factory, **hyperparams)
-    found = other()
+    found = with_schedules(factory, **hyperparams)
     if is_injecting(found):
         return found
     try:
-        return _either(inject(factory, **hyperparams), other)
+        injected = inject(factory, **hyperparams)
     except TypeError:
         return found
+    return _chosen_by(partial(_telling, found, injected))
 
 
-class Either(NamedTuple):
-    """A transform that may fail on some parameters, and what makes another then."""
-
-    first: Any
-    second: Callable[[], Transform]
-
-    def chosen(self, tree: Any) -> Any:
-        """The one for a tree of parameters, or of gradients, which look alike."""
-        return optax.with_extra_args_support(
-            self.first if _can_update(self.first, tree) else self.second()
-        )
+def _able(plain: Any, injected: Callable[[], Transform], tree: Any) -> Any:
+    return plain if _can_update(plain, tree) else injected()
 
 
-def _either(first: Any, second: Callable[[], Transform]) -> Transform:
-    either = Either(first, second)
-    return Transform(partial(_init_either, either), partial(_update_either, either))
+def _telling(found: Any, injected: Transform, tree: Any) -> Any:
+    tells = any(injected_states(jax.eval_shape(found.init, tree)))
+    return found if tells or not _can_update(injected, tree) else injected
 
 
-def _init_either(either: Either, params: Any) -> Any:
-    return either.chosen(params).init(params)
+def _chosen_by(choose: Callable[[Any], Any]) -> Transform:
+    """What is chosen for a tree of parameters, or of gradients, which look alike."""
+    return Transform(partial(_init_chosen, choose), partial(_update_chosen, choose))
 
 
-def _update_either(either: Either, updates: Any, state: Any, params: Any = None, **extra_args: Any):
-    return either.chosen(updates).update(updates, state, params, **extra_args)
+def _init_chosen(choose: Callable, params: Any) -> Any:
+    return choose(params).init(params)
+
+
+def _update_chosen(choose: Callable, updates: Any, state: Any, params: Any = None, **extra: Any):
+    chosen = optax.with_extra_args_support(choose(updates))
+    return chosen.update(updates, state, params, **extra)
 
 
 def _can_update(transform: Any, params: Any) -> bool:
