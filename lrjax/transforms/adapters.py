@@ -43,7 +43,7 @@ def readable(factory: Callable, **hyperparams: Any) -> Any:
 
     Example:
         >>> from lrjax import get_hyperparams, linear_decay
-        >>> optimizer = readable(optax.adam, learning_rate=linear_decay(1.0, 4))
+        >>> optimizer = readable(optax.sgd, learning_rate=linear_decay(1.0, 4))
         >>> float(get_hyperparams(optimizer.init(jnp.zeros(3)))["learning_rate"])
         1.0
     """
