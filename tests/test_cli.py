@@ -373,6 +373,25 @@ def test_every_command_has_help(command, capsys):
     assert f"usage: lrjax {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "functions"),
+    [
+        ("range-test lines", [lrjax.range_test, lrjax.sweep]),
+        ("recipe lines --total-steps 400", [lrjax.smith_recipe, lrjax.sweep]),
+    ],
+)
+def test_defaults_are_those_of_the_library(command, functions):
+    options = vars(cli.build_parser().parse_args(command.split()))
+    defaults = {}
+    for function in reversed(functions):  # the first one's count where both have one
+        parameters = inspect.signature(function).parameters.values()
+        defaults |= {parameter.name: parameter.default for parameter in parameters}
+    shared = options.keys() & defaults.keys() - {"task", "total_steps", "lanes"}
+    given = {name: options[name] for name in shared if options[name] is not None}
+    assert given == {name: defaults[name] for name in given}
+    assert {"start", "end", "seeds", "accumulate"} <= given.keys()
+
+
 def test_help_names_every_method():
     assert cli.METHODS.replace(" or ", ", ").split(", ") == list(METHODS)
 
