@@ -786,6 +786,7 @@ BAD_CALLS = [
     (ValueError, "metrics", {"task": bad_loss(lambda p, batch: (jnp.zeros(()), {"m": batch[1]}))}),
     (TypeError, "task.init.*params, model_state", {"task": TASK._replace(init=network_init)}),
     (TypeError, "int32.* at ids", {"task": TASK._replace(init=lambda _: ({"ids": COUNT}, {}))}),
+    (TypeError, "'relu' at act", {"task": TASK._replace(init=lambda _: ({"act": "relu"}, {}))}),
     (TypeError, "task.loss.*model_state", {"task": TASK._replace(loss=lambda *_: 0.0)}),
     (ValueError, "task.loss.*state", {"task": TASK._replace(loss=lambda *_: (0.0, (1, {})))}),
 ]

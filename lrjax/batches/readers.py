@@ -15,7 +15,7 @@ import numpy as np
 
 from lrjax import _checks
 from lrjax.batches.arrays import ArrayBatches, take
-from lrjax.batches.streams import PREFETCH, StreamBatches, alike, read_ahead, too_few_batches
+from lrjax.batches.streams import PREFETCH, StreamBatches, all_alike, read_ahead, too_few_batches
 
 
 class Rows(NamedTuple):
@@ -78,7 +78,7 @@ class StreamReader:
     def __init__(self, stream: StreamBatches, total: int) -> None:
         # Room for the first and no more: a sweep may be refused for what it looks like.
         self._room = threading.Semaphore(1)
-        self._items = read_ahead(alike(stream.iterable, total), self._room)
+        self._items = read_ahead(all_alike(stream.iterable, total), self._room)
         first = next(self._items)
         try:
             self.sample = describe(first)

@@ -81,7 +81,7 @@ def too_few_batches(count: int, total: int) -> ValueError:
     )
 
 
-def alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
+def all_alike(batches: Iterable[Any], total: int) -> Iterator[Any]:
     """The first `total` batches, which must all look like the first.
 
     What is not an iterator is read again and again, each time without shorter batches at its end.

@@ -51,22 +51,11 @@ def _losses(hyperparams, seed, optimizer, initial, batch, task, version):
     """A lane's first loss and metrics, in training and in evaluation."""
     del version  # only part of the key that JAX caches programs by
     state = runs.init(hyperparams, seed, optimizer, initial, task)
-    _check_trainable(state.params)
     call = functools.partial(task.loss, state.params, state.model_state, batch)
     answers = [call(jax.random.key(seed), train) for train in (True, False)]
     for answer in answers:
         _check_answer(answer, state.model_state)
     return answers
-
-
-def _check_trainable(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise _checks.KindError(
-                f"task.init must give parameters that are floats, got {jax.typeof(leaf)} at "
-                f"{name}: what is not trained belongs in the model state."
-            )
 
 
 def _check_answer(answer: Any, model_state: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -67,6 +68,7 @@ def init(
     if not isinstance(start, tuple) or len(start) < 2:
         raise _checks.KindError(f"task.init must return (params, model_state), got {start!r}.")
     params, model_state, *opt_state = start
+    _check_trainable(params)
     fresh = optimizer(**hyperparams).init(params)
     if opt_state:
         try:
@@ -79,6 +81,18 @@ def init(
     state = State(params, model_state, fresh, divergences.start())
     # Strongly typed, as what training makes of it, so that both have one program.
     return cast_like(state, state)
+
+
+def _check_trainable(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        is_number = isinstance(leaf, int | float | complex | np.ndarray | np.generic | jax.Array)
+        if not is_number or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise _checks.KindError(
+                "task.init must give parameters that are floats, got "
+                f"{jax.typeof(leaf) if is_number else repr(leaf)} at {name}: what is not trained "
+                "belongs in the model state."
+            )
 
 
 def _keep_moments(fresh: Any, given: Any) -> Any:
