@@ -12,6 +12,7 @@ from lrjax.curves import (
     aligned,
     coordinate,
     coordinates,
+    number,
     seeds_last,
     spoken,
     without_seed,
@@ -63,7 +64,7 @@ class Ranking:
             behind = loss - float(self.loss.flat[best]) if lane != best else np.nan
             mark = "*" if where == self.best else "=" if self.tied[index] else ""
             rows.append(
-                [mark, *map(coordinate, where.values()), *map(_number, (loss, behind, noise, rate))]
+                [mark, *map(coordinate, where.values()), *map(number, (loss, behind, noise, rate))]
             )
         verdict = (
             "the lowest loss is lower beyond the noise over seeds"
@@ -204,7 +205,3 @@ def _best(lowest: int, tied: np.ndarray, rates: np.ndarray, spread: np.ndarray) 
         return lowest
     further = np.log10(rates[largest] / rates[lowest])
     return largest if further > np.hypot(spread[largest], spread[lowest]) else lowest
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if np.isfinite(value) else "-"
