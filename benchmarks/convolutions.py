@@ -232,8 +232,7 @@ def measure(model, file, with_torch, rounds, left_out):
     medians = {name: statistics.median(t[0] for t in times) for name, times in seconds.items()}
     least = {name: min(t[1] for t in times) for name, times in seconds.items()}
     for name in seconds:
-        ratios = (value[name] / value["on"] for value in (medians, least))
-        (wall, cpu) = ratios
+        wall, cpu = (value[name] / value["on"] for value in (medians, least))
         print(
             f"    {name:10}{medians[name]:9.1f}{wall:8.2f}{least[name]:9.1f}{cpu:8.2f}", flush=True
         )

@@ -57,7 +57,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from workloads import WORKLOADS, load, medians
+from workloads import WORKLOADS, load, matrix_product, medians
 
 import lrjax
 
@@ -137,9 +137,8 @@ def flops(lowered):
 
 def peak_flops():
     """Operations per second of a large matrix product."""
-    matrix = jnp.ones((2048, 2048) if on_cpu() else (8192, 8192))
-    product = jax.jit(jnp.matmul)
-    return flops(product.lower(matrix, matrix)) / seconds(lambda: product(matrix, matrix))[0]
+    product, operations = matrix_product()
+    return operations / seconds(product)[0]
 
 
 def ask_lanes(options):

@@ -580,8 +580,8 @@ def print_smith(path):
         print(f"{name:30}{cells}")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--smith", metavar="FILE.json", help="Smith's logs; then only they are read"
     )
@@ -594,3 +594,7 @@ if __name__ == "__main__":
         print_table("Seen", make(SEEN, given.seed))
         print_table("Held out at first", make(HELD_OUT_AT_FIRST, given.seed))
         print_table("Held out", make(HELD_OUT, given.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -311,15 +311,15 @@ def repeat(
         schedule: what is repeated.
         cycle_steps: updates of the first cycle.
         cycle_mult: factor from one cycle's length to the next, at least 1; a longer cycle
-            stretches the schedule. Of a fraction, a step may come a float32's rounding early.
+            stretches the schedule; a fraction may round its steps a little early.
         decay: factor from one cycle's values to the next.
 
     Returns:
         A schedule `count -> value`.
 
     Raises:
-        ValueError: for fewer than one step, a multiplier below 1, or a value that is not
-            finite.
+        ValueError: for fewer than one step, a multiplier below 1, a negative `decay`, or a value
+            that is not finite.
         TypeError: for an argument of the wrong type.
 
     Example:

@@ -41,8 +41,8 @@ def discriminative(
 
     Raises:
         ValueError: for a pattern that is not a regular expression, a rate that is not finite; at
-            `init`, for a parameter without a pattern, or a pattern that decides for none (one that
-            is found in every path may).
+            `init`, for a parameter without a pattern, or a pattern that no parameter is left for,
+            unless it is found in every path.
         TypeError: for patterns or rates of another kind, or arguments the factory does not take.
 
     Example:
