@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lrjax.transforms.hyperparams import injected_states
+from lrjax.transforms.hyperparams import injected_states, is_injected
 from lrjax.transforms.injection import Transform, inject, is_injecting, is_transform
 
 
@@ -57,17 +57,19 @@ def readable(factory: Callable, **hyperparams: Any) -> Any:
     return _chosen_by(partial(_telling, found, injected))
 
 
-def _able(plain: Any, injected: Callable[[], Transform], tree: Any) -> Any:
-    return plain if _can_update(plain, tree) else injected()
+def _able(plain: Any, injected: Callable[[], Transform], tree: Any, state: Any = None) -> Any:
+    # Of an injected state nothing follows: the factory may inject, too.
+    told = state is not None and not is_injected(state)
+    return plain if told or _can_update(plain, tree) else injected()
 
 
-def _telling(found: Any, injected: Transform, tree: Any) -> Any:
+def _telling(found: Any, injected: Transform, tree: Any, state: Any = None) -> Any:
     tells = any(injected_states(jax.eval_shape(found.init, tree)))
     return found if tells or not _can_update(injected, tree) else injected
 
 
-def _chosen_by(choose: Callable[[Any], Any]) -> Transform:
-    """What is chosen for a tree of parameters, or of gradients, which look alike."""
+def _chosen_by(choose: Callable[..., Any]) -> Transform:
+    """What is chosen for a tree of parameters, or of gradients, which look alike, and a state."""
     return Transform(partial(_init_chosen, choose), partial(_update_chosen, choose))
 
 
@@ -76,7 +78,7 @@ def _init_chosen(choose: Callable, params: Any) -> Any:
 
 
 def _update_chosen(choose: Callable, updates: Any, state: Any, params: Any = None, **extra: Any):
-    chosen = optax.with_extra_args_support(choose(updates))
+    chosen = optax.with_extra_args_support(choose(updates, state))
     return chosen.update(updates, state, params, **extra)
 
 
