@@ -4,8 +4,8 @@
 `range_tests` is a sweep whose learning rate rises, by one of `ramps`. What they use:
 
 - `arguments`: what a sweep is given; `measures`: what a task measures and costs, from shapes.
-- `runs`: one training run, which knows of no other; `divergences`: when it has diverged;
-  `programs`: the compiled programs of many.
+- `runs`: one training run, which knows of no other; `starts`: what it starts from;
+  `divergences`: when it has diverged; `programs`: the compiled programs of many.
 - `dispatches`: the programs, run over blocks of lanes; `memory`: how many lanes a block has;
   `workers`: which cores, or which device, run the blocks.
 - `spans`: how the steps are cut into dispatches; `tapes`: what is recorded of them.

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -16,7 +15,7 @@ from lrjax import _checks, convolutions
 from lrjax._dtypes import cast_like, wider
 from lrjax.batches import Group, Loaded, Rows
 from lrjax.meshes import DATA, on_one_cpu, sharding
-from lrjax.sweeps import divergences
+from lrjax.sweeps import divergences, starts
 from lrjax.sweeps.ramps import Ramped
 from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams, injected_states, is_injected
@@ -68,72 +67,13 @@ def init(
     if not isinstance(start, tuple) or len(start) < 2:
         raise _checks.KindError(f"task.init must return (params, model_state), got {start!r}.")
     params, model_state, *opt_state = start
-    _check_trainable(params)
+    starts.check_trainable(params)
     fresh = optimizer(**hyperparams).init(params)
     if opt_state:
-        try:
-            fresh = _keep_moments(fresh, opt_state[0])
-        except (AttributeError, ValueError) as error:
-            raise ValueError(
-                "initial's opt_state must be of the optimizer that the lanes make, which holds "
-                f"{_names(fresh)}, got one that holds {_names(opt_state[0])}."
-            ) from error
+        fresh = starts.with_moments(fresh, opt_state[0])
     state = State(params, model_state, fresh, divergences.start())
     # Strongly typed, as what training makes of it, so that both have one program.
     return cast_like(state, state)
-
-
-def _check_trainable(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        is_number = isinstance(leaf, int | float | complex | np.ndarray | np.generic | jax.Array)
-        if not is_number or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise _checks.KindError(
-                "task.init must give parameters that are floats, got "
-                f"{jax.typeof(leaf) if is_number else repr(leaf)} at {name}: what is not trained "
-                "belongs in the model state."
-            )
-
-
-def _keep_moments(fresh: Any, given: Any) -> Any:
-    """A given optimizer state, whose schedules and hyperparameters start anew."""
-    if is_injected(given) and not is_injected(fresh):
-        given = given.inner_state
-
-    def merge(new, old):
-        if is_injected(new):
-            inner = old.inner_state if is_injected(old) else old
-            return new._replace(inner_state=_keep_moments(new.inner_state, inner))
-        if not _has_no_moments(new):
-            return _in_the_place_of(new, old)
-        if not _has_no_moments(old):
-            raise ValueError(f"{old} has moments")
-        return new
-
-    def is_leaf(node):
-        is_moment = not isinstance(node, tuple | dict)
-        return is_moment or is_injected(node) or _has_no_moments(node)
-
-    return jax.tree.map(merge, fresh, given, is_leaf=is_leaf)
-
-
-def _in_the_place_of(new: Any, old: Any) -> Any:
-    """A moment in another's structure: `nnx.Optimizer` wraps its arrays in variables of its own."""
-    if _names(new) != _names(old):
-        raise ValueError(f"{old} is another moment")
-    return jax.tree.unflatten(jax.tree.structure(new), jax.tree.leaves(old))
-
-
-def _names(tree: Any) -> str:
-    """The arrays of a tree by their paths, without what Flax NNX adds to them."""
-    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
-    names = ("/" + jax.tree_util.keystr(path, simple=True, separator="/") for path in paths)
-    return ", ".join(name.removesuffix("/value").strip("/") for name in names) or "nothing"
-
-
-def _has_no_moments(state: Any) -> bool:
-    """Whether this is the state of a number, or the count of a schedule."""
-    return isinstance(state, optax.EmptyState) or getattr(state, "_fields", None) == ("count",)
 
 
 # Folded into a run's key, so that neither draws what the initialization drew. Large, because the
