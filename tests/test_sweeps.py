@@ -720,6 +720,7 @@ BAD_CALLS = [
     (TypeError, "steps", {"steps": 10.5}),
     (TypeError, "steps", {"steps": True}),
     (TypeError, "return_state", {"return_state": "no"}),
+    (ValueError, "seeds must be different", {"seeds": [3, 5, 3]}),
     (ValueError, "start", {"start": 1.0, "end": 1.0}),
     (ValueError, "start", {"start": 2.0, "end": 1.0}),
     (ValueError, "start", {"start": 0.0}),
