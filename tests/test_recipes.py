@@ -114,9 +114,9 @@ def test_json_takes_no_optimizer_for_another_of_its_name(found, name):
 
 
 def test_few_programs_are_compiled():
-    recipe(seeds=1, total_steps=60)
+    recipe(seeds=1)
     with compilations() as compiled:
-        recipe(seeds=1, total_steps=60, weight_decays=(1e-5, 1e-2), start=1e-5)
+        recipe(seeds=1, weight_decays=(1e-5, 1e-2), start=1e-5)
     assert not compiled
 
 
@@ -390,7 +390,7 @@ def test_where_nothing_is_learned_there_is_a_reason():
 
 
 def test_checkpoints_of_every_stage(tmp_path):
-    options = {"checkpoint_dir": tmp_path, "seeds": 1, "total_steps": 40}
+    options = {"checkpoint_dir": tmp_path, "seeds": 1}
     first = recipe(**options)
     assert {path.name for path in tmp_path.iterdir()} == {"range_test", "refined", "cycles"}
     assert recipe(**options).to_json() == first.to_json()

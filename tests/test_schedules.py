@@ -332,7 +332,7 @@ def counting(count):
 
 
 @given(
-    st.lists(st.integers(0, LAST), min_size=1),
+    st.lists(st.integers(0, LAST), min_size=5, max_size=5),  # of one shape, which is compiled once
     st.integers(1, LAST),
     st.integers(1, LAST),
 )
