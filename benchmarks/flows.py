@@ -7,23 +7,24 @@
 update, medians of calls that take turns in one process; first: seconds of the first call, which
 traces and compiles.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2:
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2; in three runs of 25 repeats of tiny before it,
+`jit(vmap(scan))` was at 0.90 to 0.92:
 
     tiny, 16 lanes, 100 updates
                                           warm, ms   ratio  first, s
-    lrjax.range_test                        0.0183    1.00      1.09
-    jit(vmap(scan))                         0.0167    0.92      1.17
-    jit(vmap(update)) in a loop             0.0189    1.03      2.23
-    jit(scan), run after run                0.0261    1.43      0.91
-    jit(update), step after step            0.0823    4.51      1.06
+    lrjax.range_test                        0.0159    1.00      1.18
+    jit(vmap(scan))                         0.0155    0.98      1.03
+    jit(vmap(update)) in a loop             0.0195    1.23      2.13
+    jit(scan), run after run                0.0233    1.47      0.92
+    jit(update), step after step            0.0684    4.31      1.09
 
     mlp, 16 lanes, 50 updates
                                           warm, ms   ratio  first, s
-    lrjax.range_test                        0.6686    1.00      1.70
-    jit(vmap(scan))                         0.8502    1.27      1.88
-    jit(vmap(update)) in a loop             0.9409    1.41      2.97
-    jit(scan), run after run                0.7296    1.09      1.54
-    jit(update), step after step            0.9078    1.36      1.75
+    lrjax.range_test                        0.6739    1.00      1.54
+    jit(vmap(scan))                         0.9123    1.35      1.76
+    jit(vmap(update)) in a loop             0.9603    1.43      2.61
+    jit(scan), run after run                0.7366    1.09      1.44
+    jit(update), step after step            0.8928    1.32      1.63
 """
 
 import argparse

@@ -20,23 +20,23 @@ that take turns in one process. cold: seconds from the start of a process to sug
 16 weight decays, compilation included; medians of processes that take turns. "cached" is a process
 that finds its programs in JAX's persistent compilation cache, because one before has filled it.
 
-Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, tiny and mlp of one run and cnn of an
-earlier one. The peers' own times differ by half from run to run: earlier torch-lr-finder took 2.1
-ms on mlp. What bounds lrjax: its update takes 1.24 times what its matrix products alone would on
-mlp, and 1.28 times on cnn (see `floor.py`), so that the best peer is at 2.5 and at 1.75 times the
-floor, and no program could be 3 times as fast. A sweep of the tiny network takes 0.0125 ms per lane
-and update, and some 13 ms besides, 4 of them for suggestions, which 100 updates share.
+Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of a run for each. The peers' own times differ
+by half from run to run: earlier torch-lr-finder took 2.1 ms on mlp. What bounds lrjax: its update
+takes 1.24 times what its matrix products alone would on mlp, and 1.28 times on cnn (see
+`floor.py`), so that the best peer is at 2.5 and at 1.75 times the floor, and no program could be 3
+times as fast. A sweep of the tiny network takes 0.0125 ms per lane and update, and some 11 ms
+besides, 4 of them for suggestions, which 100 updates share.
 
     tiny, 100 updates                warm, ms             cold, s
-    lrjax                              0.021    1.0x       2.644    1.0x
-    torch-lr-finder   samples          0.671   31.6x       4.968    1.9x
-    torch-lr-finder   batches          0.464   21.8x       4.780    1.8x
-    fastai            samples          1.210   57.0x       6.377    2.4x
-    fastai            batches          1.056   49.7x       6.074    2.3x
-    Lightning         samples          1.088   51.2x       7.387    2.8x
-    Lightning         batches          0.923   43.4x       7.274    2.8x
-    lrjax             cached                               1.612    0.6x
-    best peer / lrjax                          21.8x                1.8x
+    lrjax                              0.020    1.0x       2.453    1.0x
+    torch-lr-finder   samples          0.606   29.7x       4.852    2.0x
+    torch-lr-finder   batches          0.425   20.8x       4.608    1.9x
+    fastai            samples          1.143   56.0x       6.024    2.5x
+    fastai            batches          0.972   47.6x       5.746    2.3x
+    Lightning         samples          1.036   50.7x       6.748    2.8x
+    Lightning         batches          0.862   42.2x       6.586    2.7x
+    lrjax             cached                               1.393    0.6x
+    best peer / lrjax                          20.8x                1.9x
 
     mlp, 100 updates                warm, ms             cold, s
     lrjax                              0.661    1.0x       4.044    1.0x
