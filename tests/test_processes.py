@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+import unittest.mock
 
 import jax
 import numpy as np
 import pytest
-from helpers import clouds, network
+from helpers import BATCHES, TASK, clouds, network
 
 import lrjax
+from lrjax._checkpoints import identities
+from lrjax.sweeps import engine, interrupts
 from lrjax.sweeps import processes as between
 
 WORKER = pathlib.Path(__file__).parent / "process_worker.py"
@@ -108,3 +111,46 @@ def test_the_first_process_says_when_to_save(monkeypatch):
     )
     assert between.agreed(False) is True
     assert told == [False]
+
+
+# What one of several processes does, as far as it needs no other.
+
+
+@pytest.fixture
+def one_of_two(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("one_of_two")
+def test_processes_that_were_given_other_names_are_refused(monkeypatch):
+    gather = unittest.mock.Mock(side_effect=lambda own: np.stack([own, own ^ 1]))
+    monkeypatch.setattr(identities.multihost_utils, "process_allgather", gather)
+    with pytest.raises(ValueError, match=r"the same arguments, got \['seeds', 'steps'\] here"):
+        identities.check_processes({"steps": 3, "seeds": 2})
+
+
+@pytest.mark.usefixtures("one_of_two")
+@pytest.mark.parametrize("options", [{}, {"checkpoint_dir": "folder"}], ids=["without", "with"])
+def test_processes_must_agree_on_whether_there_are_checkpoints(monkeypatch, options):
+    checked = unittest.mock.Mock(side_effect=InterruptedError)
+    monkeypatch.setattr(engine, "check_processes", checked)
+    with pytest.raises(InterruptedError):
+        lrjax.range_test(TASK, BATCHES, steps=3, **options)
+    assert checked.call_args[0][0]["checkpoint_dir"] == bool(options)
+
+
+@pytest.mark.usefixtures("one_of_two")
+def test_ctrl_c_ends_every_process_as_it_always_did():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts.interruptible() as stopped:
+        assert signal.getsignal(signal.SIGINT) is before
+        assert not stopped()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_first_process_alone_shows_progress(monkeypatch, number):
+    bar = unittest.mock.Mock(side_effect=engine.progress_bar)
+    monkeypatch.setattr(engine, "progress_bar", bar)
+    monkeypatch.setattr(jax, "process_index", lambda: number)
+    lrjax.range_test(TASK, BATCHES, steps=3, progress=True)
+    assert bar.call_args[1] == {"enabled": number == 0}
