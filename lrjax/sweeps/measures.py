@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ def measure(
                 raise ValueError(f"task.loss must give scalars as metrics, got {name}: {metric}.")
         names.append(sorted(metrics))
     # Two losses were traced, and a loss with its gradient costs about three.
-    return Measures(names[0], names[1], 1.5 * flops(traced.jaxpr), convolves(traced.jaxpr))
+    return Measures(names[0], names[1], 1.5 * _counted(traced.jaxpr), convolves(traced.jaxpr))
 
 
 @functools.partial(jax.jit, static_argnames=("task", "version"))
@@ -73,7 +74,16 @@ def _check_answer(answer: Any, model_state: Any) -> None:
             )
 
 
-@functools.lru_cache(maxsize=1024)  # every sweep asks, also of what was traced before
+# Every sweep asks, also of what was traced before; not for longer than JAX keeps that.
+_KNOWN: weakref.WeakKeyDictionary[ClosedJaxpr, float] = weakref.WeakKeyDictionary()
+
+
+def _counted(program: ClosedJaxpr) -> float:
+    if program not in _KNOWN:
+        _KNOWN[program] = flops(program)
+    return _KNOWN[program]
+
+
 def flops(program: ClosedJaxpr | Jaxpr) -> float:
     """The floating-point operations of a program's matrix products and convolutions.
 
