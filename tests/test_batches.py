@@ -162,3 +162,9 @@ def test_arrays_may_be_of_other_libraries_or_keys():
     assert batch["key"].dtype == keys.dtype
     with pytest.raises(TypeError, match="data must hold numbers"):
         lrjax.array_batches(Tensor(np.array(["a", "b"])), 1)
+
+
+@pytest.mark.parametrize("make", [as_batches, lambda name, data: lrjax.array_batches(data, 1)])
+def test_data_without_samples_are_refused(make):
+    with pytest.raises(ValueError, match="data must hold at least one sample"):
+        make("data", {"x": np.zeros((0, 3))})

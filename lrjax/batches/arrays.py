@@ -133,6 +133,8 @@ def _check_lengths(name: str, data: Any) -> int:
     lengths = {shape[:1] for shape in shapes}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"{name} must be arrays with the same first axis, got shapes {shapes}.")
+    if not shapes[0][0]:
+        raise ValueError(f"{name} must hold at least one sample, got shapes {shapes}.")
     return shapes[0][0]
 
 
@@ -159,5 +161,5 @@ def as_batches(name: str, given: Any, batch_size: int | None = None) -> Any:
             raise ValueError(f"batch_size is for {name} given as arrays, got {batch_size!r}.")
         return given
     if batch_size is None:
-        batch_size = max(1, min(BATCH_SIZE, _check_lengths(name, given)))
+        batch_size = min(BATCH_SIZE, _check_lengths(name, given))
     return array_batches(given, batch_size)

@@ -123,8 +123,8 @@ def sweep(
             does not take, a value that is not finite, a loss that is not a scalar float, or
             batches that change their shape or run out.
         TypeError: for an argument of the wrong type.
-        RuntimeError: under `jax_debug_nans` or `jax_disable_jit`, or where another run uses
-            `checkpoint_dir`.
+        RuntimeError: under `jax_debug_nans`, `jax_debug_infs` or `jax_disable_jit`, or where
+            another run uses `checkpoint_dir`.
 
     Example:
         >>> import jax.numpy as jnp
