@@ -24,8 +24,8 @@ Last answers, on a 2-core x86-64 CPU with JAX 0.10.2, of a run for each. The pee
 by half from run to run: earlier torch-lr-finder took 2.1 ms on mlp. What bounds lrjax: its update
 takes 1.24 times what its matrix products alone would on mlp, and 1.28 times on cnn (see
 `floor.py`), so that the best peer is at 2.5 and at 1.75 times the floor, and no program could be 3
-times as fast. A sweep of the tiny network takes 0.0125 ms per lane and update, and some 11 ms
-besides, 4 of them for suggestions, which 100 updates share.
+times as fast. A sweep of the tiny network takes 0.0125 ms per lane and update, and some 9 ms
+besides, which 100 updates share: a call of one update takes 6, and suggestions 3.5.
 
     tiny, 100 updates                warm, ms             cold, s
     lrjax                              0.020    1.0x       2.453    1.0x

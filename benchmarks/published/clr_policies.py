@@ -26,8 +26,8 @@ As his, triangular2 and exp_range are within their deviations of one another and
 decay. Ahead of both is "fixed", to which he gave 2.8 times the updates of triangular2 for the same
 accuracy: at equal updates we cannot confirm his main claim. Decay has been at 0.001, the rate of
 "fixed", from update 1,280 on, and stays 8 points behind it: its start at 0.007 does lasting harm
-here. So does, to a lesser degree, the cycles' 0.006, which is high for this set. With `--updates
-8000 --peak 0.003` (and a decay from 0.004), the one lower peak that was tried, after this answer:
+here. The cycles' 0.006 may do so to a lesser degree. With `--updates 8000 --peak 0.003` (and a
+decay from 0.004), the one lower peak that was tried, after this answer:
 
     fixed         65.01 ± 0.78   65.72 ± 0.23
     triangular2   65.02 ± 1.41   64.90 ± 1.64

@@ -75,9 +75,9 @@ class Ramped:
         return signature.replace(parameters=left)
 
 
-def _followed(reported: np.ndarray | None, ramp: np.ndarray) -> np.ndarray:
+def _followed(used: np.ndarray | None, ramp: np.ndarray) -> np.ndarray:
     """What was used, if that is not the ramp; else the ramp, which has no gaps."""
-    if reported is None or not np.isfinite(reported).any():
+    if used is None or not np.isfinite(used).any():
         return ramp
-    as_ramp = np.isnan(reported) | np.isclose(reported, ramp, rtol=1e-4, atol=0)
-    return ramp if as_ramp.all() else np.where(np.isnan(reported), ramp, reported)
+    as_ramp = np.isnan(used) | np.isclose(used, ramp, rtol=1e-4, atol=0)
+    return ramp if as_ramp.all() else np.where(np.isnan(used), ramp, used)

@@ -11,6 +11,7 @@ import optax
 
 from lrjax import _checks
 from lrjax.transforms import is_injected
+from lrjax.transforms.groups import parameter_names
 
 
 def check_trainable(params: Any) -> None:
@@ -61,16 +62,14 @@ def _keep_moments(fresh: Any, given: Any) -> Any:
 
 def _in_the_place_of(new: Any, old: Any) -> Any:
     """A moment in another's structure: `nnx.Optimizer` wraps its arrays in variables of its own."""
-    if _names(new) != _names(old):
+    # In a tuple, because at a root nothing would tell a box from what is called `value`.
+    if _names((new,)) != _names((old,)):
         raise ValueError(f"{old} is another moment")
     return jax.tree.unflatten(jax.tree.structure(new), jax.tree.leaves(old))
 
 
 def _names(tree: Any) -> list[str]:
-    """The arrays of a tree by their paths, without what Flax NNX adds to them."""
-    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
-    names = ("/" + jax.tree_util.keystr(path, simple=True, separator="/") for path in paths)
-    return [name.removesuffix("/value").strip("/") for name in names]
+    return parameter_names([path for path, _ in jax.tree_util.tree_leaves_with_path(tree)])
 
 
 FEW = 4

@@ -91,7 +91,7 @@ def _group(factory: Callable, name: str, rate: Hyperparam, hyperparams: dict[str
 def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
     """The first pattern that is found in each parameter's path."""
     paths, structure = jax.tree_util.tree_flatten_with_path(params)
-    names = _names([path for path, _ in paths])
+    names = parameter_names([path for path, _ in paths])
     labels = [next((p for p in patterns if re.search(p, name)), None) for name in names]
     uncovered = [name for name, label in zip(names, labels, strict=True) if label is None]
     if uncovered:
@@ -112,7 +112,8 @@ def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
     return jax.tree.unflatten(structure, labels)
 
 
-def _names(paths: list[tuple]) -> list[str]:
+def parameter_names(paths: list[tuple]) -> list[str]:
+    """The names of parameters, joined by slashes, the same in Flax's boxes and without them."""
     # Flax's boxes (nnx.Variable, linen.Partitioned) hold a parameter as their only `value`;
     # inside an NNX optimizer the same parameters come without boxes, and must get the same names.
     held = Counter(path[:-1] for path in paths)
