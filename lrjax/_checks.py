@@ -105,7 +105,15 @@ def one_of(name: str, value: T, options: Collection[T]) -> T:
     """One of a few names."""
     if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(option) for option in options) or "(there are none)"
-        raise ValueError(f"{name} must be one of {listed}, got {value!r}.")
+        error = ValueError if isinstance(value, str) else KindError
+        raise error(f"{name} must be one of {listed}, got {value!r}.")
+    return value
+
+
+def instance(name: str, value: T, kind: type, described: str) -> T:
+    """A value of a class; `described` says which one, and perhaps where it comes from."""
+    if not isinstance(value, kind):
+        raise KindError(f"{name} must be {described}, got {value!r:.200}.")
     return value
 
 

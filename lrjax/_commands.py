@@ -86,7 +86,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     _use_cache(options)
     arguments = _given(options, RECIPE)
     lanes = {"weight_decays": options.weight_decay, "momentums": options.momentum}
-    arguments |= {name: values for name, values in lanes.items() if values is not None}
+    arguments |= {name: values or None for name, values in lanes.items() if values is not None}
     with contextlib.redirect_stdout(sys.stderr):
         problem = load_problem(options.task)
         options.out.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,10 @@ from typing import Any
 import jax
 
 from lrjax import __version__, _tables
-from lrjax.curves import Curves, spoken, without_seed
-from lrjax.plotting.curves import plot_curves, quantities, title
+from lrjax._texts import as_words
+from lrjax.curves import Curves
+from lrjax.curves.axes import without_seed
+from lrjax.plotting.curves import plot_curves, quantities
 from lrjax.plotting.grids import grid_quantities, plot_grid
 from lrjax.plotting.style import blank_figure
 from lrjax.plotting.suggestions import plot_suggestion
@@ -28,8 +30,9 @@ MAX_ROWS = 20  # in a notebook
 
 def curves_html(curves: Curves) -> str:
     """A notebook's view of curves: what they are, a row per lane, and the losses."""
-    losses = [name for name in ("loss", "eval_loss") if name in quantities(curves)]
-    pictures = [_picture(title(name), SIZE, plot_curves, curves, name) for name in losses]
+    known = quantities(curves)
+    losses = [name for name in ("loss", "eval_loss") if name in known]
+    pictures = [_picture(known[name].title, SIZE, plot_curves, curves, name) for name in losses]
     return _view(repr(curves), _tables.curve_rows(curves), pictures)
 
 
@@ -78,8 +81,8 @@ def report_html(curves: Curves, suggestion: Suggestion, arguments: dict[str, Any
     rows = _tables.joint_rows(curves, suggestion)
     drawn = {"suggestion": suggestion}
     lines = [
-        _picture(title(name), SIZE, plot_curves, curves, name, **drawn)
-        for name in quantities(curves)
+        _picture(quantity.title, SIZE, plot_curves, curves, name, **drawn)
+        for name, quantity in quantities(curves).items()
     ]
     grids = [
         _picture(QUANTITIES[name], (4.2, 3.4), plot_grid, curves, name, **drawn)
@@ -120,7 +123,7 @@ def _how(suggestion: Suggestion, rows: list[_tables.Row]) -> list[str]:
         )
         parts.append(_scrolled(_tables.html_table(seeds)))
     given = dict.fromkeys(row["reason"] for row in rows if row["reason"])
-    return parts + [f"<p><b>{spoken(reason)}</b>: {REASONS[reason]}</p>" for reason in given]
+    return parts + [f"<p><b>{as_words(reason)}</b>: {REASONS[reason]}</p>" for reason in given]
 
 
 SIZE = 5.0, 3.7  # inches
@@ -162,7 +165,7 @@ def _spelled(value: Any) -> str:
 
 def _definitions(entries: dict[str, str]) -> str:
     lines = (
-        f"<dt>{html.escape(spoken(name))}</dt><dd>{html.escape(text)}</dd>"
+        f"<dt>{html.escape(as_words(name))}</dt><dd>{html.escape(text)}</dd>"
         for name, text in entries.items()
     )
     return "\n".join(["<dl>", *lines, "</dl>"])

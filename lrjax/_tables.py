@@ -7,15 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import (
-    Curves,
-    aligned,
-    coordinates,
-    seeds_last,
-    shortened,
-    spoken,
-    without_seed,
-)
+from lrjax._texts import aligned, as_words, shortened
+from lrjax.curves import Curves
+from lrjax.curves.axes import coordinates, seeds_last, without_seed
 from lrjax.suggestions import Suggestion, rank
 from lrjax.suggestions.grids import grid_values
 
@@ -65,7 +59,7 @@ def seed_rows(suggestion: Suggestion) -> list[Row]:
     return [
         lane
         | {
-            f"seed {name}": spoken(str(reason)) or shortened(rate)
+            f"seed {name}": as_words(str(reason)) or shortened(rate)
             for name, rate, reason in zip(
                 suggestion.axes["seed"], rates[index], reasons[index], strict=True
             )
@@ -100,7 +94,7 @@ def verdict(curves: Curves, rows: list[Row]) -> str:
         return "No learning rate can be named."
     lane = {name: chosen[name] for name in without_seed(curves.axes)}
     text = f"Learning rate {chosen['learning_rate']:.3g}"
-    text += "".join(f", {spoken(name)} {value:g}" for name, value in lane.items())
+    text += "".join(f", {as_words(name)} {value:g}" for name, value in lane.items())
     doubt = "" if chosen["significant"] else " (which may be chance: the seeds cannot tell)"
     return text + doubt
 
@@ -143,7 +137,7 @@ def _plain(value: Any) -> int | float:
 def _cells(rows: list[Row]) -> list[list[str]]:
     columns = {name: [_text(row[name]) for row in rows] for name in rows[0]}
     shown = {name: cells for name, cells in columns.items() if set(cells) != {"-"}}
-    return [[spoken(name) for name in shown], *map(list, zip(*shown.values(), strict=True))]
+    return [[as_words(name) for name in shown], *map(list, zip(*shown.values(), strict=True))]
 
 
 def _text(value: Any) -> str:

@@ -168,10 +168,17 @@ def _add_recipe(commands: Any) -> None:
     stages.add_argument(
         "--total-steps", type=int, required=True, metavar="STEPS", help="updates of the run to plan"
     )
+    tried = {**VALUES, "nargs": "*"}
     stages.add_argument(
-        "--weight-decay", **VALUES, help="weight decays to try (default: 0 1e-5 1e-4 1e-3)"
+        "--weight-decay",
+        **tried,
+        help="weight decays to try, none for an optimizer without (default: 0 1e-5 1e-4 1e-3)",
     )
-    stages.add_argument("--momentum", **VALUES, help="momenta to try (default: 0.9 0.95 0.97 0.99)")
+    stages.add_argument(
+        "--momentum",
+        **tried,
+        help="momenta to try, none for an optimizer without (default: 0.9 0.95 0.97 0.99)",
+    )
     stages.add_argument(
         "--seeds", type=int, default=2, help="seeds of every lane (default: %(default)s)"
     )

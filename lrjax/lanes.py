@@ -69,7 +69,7 @@ def make_lanes(
         axes = {}
     elif isinstance(lanes, Mapping):
         if not lanes:
-            raise ValueError("lanes must hold at least one hyperparameter, got {}.")
+            raise ValueError(f"lanes must hold at least one hyperparameter, got {lanes!r}.")
         axes = {name: _values(name, values) for name, values in lanes.items()}
     else:
         listed = _columns(lanes)

@@ -40,8 +40,7 @@ def lane_mesh(data: int = 1) -> Mesh:
 
 def check_mesh(mesh: Any, lanes: int) -> None:
     """A mesh must have an axis `lanes`, not longer than there are lanes."""
-    if not isinstance(mesh, Mesh):
-        raise _checks.KindError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}.")
+    _checks.instance("mesh", mesh, Mesh, "a jax.sharding.Mesh")
     if LANES not in mesh.axis_names or not set(mesh.axis_names) <= {LANES, DATA}:
         raise ValueError(f"mesh must have the axes 'lanes' and perhaps 'data', got {mesh}.")
     if any(kind != AxisType.Auto for kind in mesh.axis_types):

@@ -140,12 +140,10 @@ def linen_task(
     """
     from flax import linen as nn
 
+    _checks.instance("module", module, nn.Module, "a flax.linen.Module, made from its class")
     _checks.function("loss_fn", loss_fn)
-    made = isinstance(module, nn.Module)
-    if not made:
-        raise _checks.KindError(
-            f"module must be a flax.linen.Module, made from its class, got {module!r}."
-        )
+    _checks.function("inputs", inputs)
+    rngs, mutable = _checks.sequence("rngs", rngs), _checks.sequence("mutable", mutable)
     accepted = inspect.signature(type(module).__call__).parameters
 
     def mode(train: bool) -> dict[str, bool]:

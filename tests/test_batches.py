@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import lrjax
-from lrjax.batches import as_batches, evaluation_groups, reader
+from lrjax.batches.arrays import as_batches
+from lrjax.batches.evaluations import evaluation_groups
+from lrjax.batches.readers import reader
 
 
 class Tensor:

@@ -20,6 +20,7 @@ TASK_FILE = """
     import numpy as np
 
     import lrjax
+    import optax
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(96, 5)).astype(np.float32)
@@ -57,6 +58,10 @@ TASK_FILE = """
     def broken():
         task = lrjax.task(lambda params, batch: params + nonsense, jnp.zeros(()))
         return {"task": task, "batches": x}
+
+
+    def plain():
+        return {**problem(), "eval_batches": eval_batches, "optimizer": optax.sgd}
 """
 
 
@@ -253,6 +258,15 @@ def test_a_recipe_is_what_the_library_makes_of_the_same_task(here, monkeypatch, 
         assert printed.startswith(recipe.describe())
 
 
+def test_a_recipe_of_an_optimizer_without_weight_decay_and_momentum(here, capsys):
+    line = "recipe lines:plain --total-steps 60 --weight-decay --momentum --seeds 1 --json"
+    assert cli.main(line.split()) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["weight_decay"], result["momentum"]) == (None, None)
+    assert result["stages"] == ["range_test", "cycles"]
+    assert result["max_learning_rate"] > 0
+
+
 def test_a_whole_recipe_runs(here, capsys):
     line = (
         "recipe lines --total-steps 60 --test-steps 40 --weight-decay 1e-3 --momentum 0.9 "
@@ -410,7 +424,7 @@ def test_help_names_every_method():
         ("range-test lines:x", "Task"),
         ("range-test lines:incomplete", "batches"),
         ("range-test lines:unknown", "optimiser"),
-        ("range-test lines:broken", "lines.py, line 41"),
+        ("range-test lines:broken", "lines.py, line 42"),
         ("range-test failing", "failing.py, line 3"),
         ("range-test importing", "no_such_module"),
         ("range-test lines --weight-decay much", "much"),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lrjax
-from lrjax.curves import joined, smoothed
+from lrjax.curves.results import joined
+from lrjax.curves.smoothing import smoothed
 
 
 def full_curves():
@@ -214,6 +215,11 @@ def test_a_summary_has_the_best_and_the_last_evaluation():
     header, row = curves.summary().splitlines()
     assert header.endswith("best eval  last eval  diverged at")
     assert row.split()[-3:] == ["0.25", "0.5", "-"]
+
+
+def test_a_summary_names_no_rate_where_there_is_no_loss():
+    curves = lrjax.Curves(learning_rate=[0.1, 0.2], loss=[np.nan, np.nan], diverged_at=0)
+    assert curves.summary().splitlines()[1].split() == ["-", "-", "-", "0"]
 
 
 def test_select_keeps_the_hyperparameters_of_listed_lanes():

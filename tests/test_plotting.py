@@ -427,6 +427,10 @@ def test_seeds_and_lanes_are_named_in_full():
         (ValueError, "quantity", lambda: lrjax.plot_grid(grid(), "accuracy")),
         (ValueError, "evaluations", lambda: lrjax.plot_grid(grid(), "eval_loss")),
         (ValueError, "there are none", lambda: lrjax.suggest(grid(), "smith", metric="accuracy")),
+        (TypeError, "curves must be Curves", lambda: lrjax.plot_curves((curves(), None))),
+        (TypeError, "curves must be Curves", lambda: lrjax.plot_grid(None)),
+        (TypeError, "curves must be Curves", lambda: lrjax.suggest((curves(), None))),
+        (TypeError, "curves must be Curves", lambda: lrjax.rank(None)),
         (ValueError, "axes", lambda: lrjax.plot_recipe(recipe(), axes=[None])),
         (ValueError, "steps", lambda: lrjax.plot_schedule(lrjax.constant(1.0), 0)),
     ],
@@ -436,10 +440,34 @@ def test_bad_input_names_the_argument(error, name, call):
         call()
 
 
-def test_a_metric_called_loss_stands_beside_the_loss():
-    measured = make_curves(RATE, [BASE], metrics={"loss": np.float32([BASE + 1])})
-    assert list(quantities(measured)) == ["loss", "metric_loss"]
-    (drawn, *_), (other, *_) = (
-        lrjax.plot_curves(measured, name).lines for name in ("loss", "metric_loss")
+@pytest.mark.parametrize(
+    ("metrics", "evaluated", "names"),
+    [
+        (["loss"], [], ["loss", "metric_loss"]),
+        (["eval_loss"], [], ["loss", "eval_loss"]),
+        (["acc", "size"], ["acc"], ["loss", "eval_loss", "acc", "eval_acc", "size"]),
+        (
+            ["acc", "eval_acc"],
+            ["acc", "eval_acc"],
+            ["loss", "eval_loss", "acc", "eval_acc", "metric_eval_acc", "eval_metric_eval_acc"],
+        ),
+        (["loss"], ["loss"], ["loss", "eval_loss", "metric_loss", "eval_metric_loss"]),
+    ],
+)
+def test_everything_measured_is_drawn_whatever_it_is_called(metrics, evaluated, names):
+    evaluations = {"eval_steps": [20, 50], "eval_loss": np.float32([[3, 2]])} if evaluated else {}
+    measured = make_curves(
+        RATE,
+        [BASE],
+        metrics={name: np.float32([BASE + k]) for k, name in enumerate(metrics, 1)},
+        eval_metrics={name: np.float32([[k, k]]) for k, name in enumerate(evaluated, 5)},
+        **evaluations,
     )
-    np.testing.assert_allclose(other.get_ydata()[20], drawn.get_ydata()[20] + 1, rtol=1e-4)
+    assert list(quantities(measured)) == names
+    heights = []
+    for name in names:
+        (line, *_) = lrjax.plot_curves(measured, name).lines
+        assert len(line.get_xdata()) == (2 if quantities(measured)[name].held_out else len(RATE))
+        heights.append(line.get_ydata()[0])
+    assert len({round(float(height), 3) for height in heights}) == len(names)
+    assert len(panels(measured).axes) == len(names)

@@ -174,7 +174,7 @@ def test_it_prints_a_table_with_the_best_first():
     text = repr(rank(lanes([0.5, 0.3, 0.4]))).splitlines()
     assert text[0].split() == ["weight", "decay", "loss", "behind", "noise", "max", "rate"]
     assert text[1].split()[:2] == ["*", "1"]
-    assert "lower beyond the noise" in text[-1]
+    assert "by more than the noise" in text[-1]
 
 
 def test_a_few_evaluations_do_not_count():
@@ -188,6 +188,16 @@ def test_how_far_up_the_loss_went_plays_no_part():
     curves = lanes([0.4, 0.3])
     far = np.where(RATE > 0.5, curves.loss * 1e6, curves.loss)
     np.testing.assert_allclose(rank(make_curves(RATE, far)).loss, rank(curves).loss)
+
+
+def test_seeds_of_the_same_curves_tell_no_more_than_one():
+    alike = lanes([0.5, 0.3, 0.4], shared=0)
+    ranking, alone = rank(alike), rank(alike.select(seed=[0]))
+    assert not ranking.significant
+    assert np.isnan(ranking.noise).all()
+    assert np.isnan(lrjax.suggest(alike).spread).all()
+    assert repr(ranking) == repr(alone)
+    assert "seeds that differ" in repr(ranking)
 
 
 def test_seeds_alone_are_nothing_to_rank():

@@ -342,7 +342,7 @@ def basin(lowest, onset=0.003, edge=0.3):
 
 
 def test_accounts_say_why_a_decay_was_taken():
-    lower = ranked([basin(0.1)] * 2, [basin(0.0)] * 2)
+    lower = ranked([basin(0.1), basin(0.2)], [basin(0.0), basin(0.1)])
     assert "Taken: 1, of the lowest loss." in accounts.chosen_decay(lower)
     (doubt,) = accounts.doubtful_decay(lower, np.array([0.0, 1.0]))
     assert "largest of those tried" in doubt

@@ -28,7 +28,7 @@ from helpers import (
 )
 
 import lrjax
-from lrjax.batches import reader
+from lrjax.batches.readers import reader
 from lrjax.sweeps import dispatches, driver, engine, memory, programs, workers
 from lrjax.sweeps.runs import Program
 
@@ -83,6 +83,16 @@ def mesh_of(lanes, data=1):
 )
 def test_curves_are_the_same_however_lanes_and_steps_are_cut(options, whole):
     assert_close(SWEEP(**options), whole)
+
+
+@pytest.mark.parametrize(
+    ("devices", "lane_batch", "expected"),
+    [(4, 5, 4), (4, 7, 4), (4, 8, 8), (4, 100, 8), (4, 3, 4), (2, 5, 4), (1, 5, 5)],
+)
+def test_no_more_lanes_run_at_once_than_asked_for(devices, lane_batch, expected, monkeypatch):
+    sizes = block_sizes(monkeypatch)
+    SWEEP(mesh=mesh_of(devices), lane_batch=lane_batch, steps=2)
+    assert sizes[0] == expected
 
 
 def test_a_stream_over_devices_gives_the_same_curves(whole):

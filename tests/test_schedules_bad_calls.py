@@ -62,6 +62,8 @@ onecycle(1, 10, div_factor=0) : div_factor
 onecycle(1, 10, final_div_factor=-1) : final_div_factor
 onecycle(1, 10, anneal="cos") : anneal
 onecycle(1, 10, anneal=None) : anneal
+wsd(1, warmup_steps=1, stable_steps=1, decay_steps=1, decay=None) : decay
+cyclical(0, 1, 5, scale_mode=3) : scale_mode
 onecycle(1, 10, anneal=["cosine"]) : anneal
 onecycle(1, 10, anneal=array(["cosine", "linear"])) : anneal
 onecycle(1, 10, three_phase=1) : three_phase

@@ -13,7 +13,8 @@ import pytest
 from helpers import BATCHES, DATA, TASK, network_init, network_loss
 
 import lrjax
-from lrjax.batches import evaluation_groups, reader, reread
+from lrjax.batches.evaluations import evaluation_groups, reread
+from lrjax.batches.readers import reader
 
 LISTED = [jax.tree.map(np.asarray, BATCHES(step)) for step in range(24)]
 

@@ -160,6 +160,9 @@ def test_a_task_of_a_plain_function():
         ("make_model", lambda: lrjax.nnx_task(None, nnx_loss)),
         ("make_model", lambda: lrjax.nnx_task(NnxNetwork(nnx.Rngs(0)), nnx_loss)),
         ("module", lambda: lrjax.linen_task(nn.Dense, network_loss, BATCH)),
+        ("inputs", lambda: lrjax.linen_task(nn.Dense(1), network_loss, BATCH, inputs=0)),
+        ("rngs", lambda: lrjax.linen_task(nn.Dense(1), network_loss, BATCH, rngs="dropout")),
+        ("mutable", lambda: lrjax.linen_task(nn.Dense(1), network_loss, BATCH, mutable="stats")),
         *(
             ("loss_fn must return", lambda result=result: tried(result))
             for result in (

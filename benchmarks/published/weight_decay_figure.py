@@ -24,7 +24,7 @@ Last answer, with JAX 0.10.2 on a 2-core x86-64 CPU; the picture is
     =        0.0032  0.9829  0.02814  0.01552         -
               0.001   1.001  0.04628  0.01196         -
                0.01   1.113   0.1578  0.01801         -
-    * to take; the seeds cannot tell lanes marked = or * apart
+    * recommended; the seeds cannot tell the lanes marked = or * apart
     ours: 0.0018, Smith's: 0.0018
 
 As in his figure 1e-2 is the worst throughout and 1.8e-3 has the lowest loss and the highest

@@ -39,3 +39,17 @@ def seeds_last(axes: Arrays, array: np.ndarray, trailing: int = 0) -> np.ndarray
     if "seed" not in axes:
         return np.expand_dims(array, np.ndim(array) - trailing)
     return np.moveaxis(array, list(axes).index("seed"), -1 - trailing)
+
+
+def seeds_differ(axes: Arrays, losses: np.ndarray) -> bool:
+    """Whether the losses, steps last, are not the same at every seed.
+
+    They are where lanes start from given parameters and draw no random numbers.
+
+    Example:
+        >>> axes = {"seed": np.arange(2)}
+        >>> seeds_differ(axes, np.array([[3, 1], [3, 2]])), seeds_differ(axes, np.ones((2, 2)))
+        (True, False)
+    """
+    by_seed = seeds_last(axes, losses, trailing=1)
+    return not np.array_equal(by_seed, np.broadcast_to(by_seed[..., :1, :], by_seed.shape), True)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import files, tables
+from lrjax.curves import files, summaries
 from lrjax.curves.axes import Arrays
 from lrjax.curves.smoothing import smoothed
 
@@ -263,7 +263,7 @@ class Curves:
                        0          1      0.2          1            -
                      0.1          2      0.2          2            -
         """
-        return tables.summary(self)
+        return summaries.summary(self)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one `.npz` file, without pickles, at once or not at all.
@@ -408,6 +408,11 @@ class Curves:
 
         fields = {name: applied(name) for name in (*STEPPED, *EVALUATED, "diverged_at")}
         return dataclasses.replace(self, **fields | changed)
+
+
+def checked(curves: Any) -> Curves:
+    """Curves, and not the pair that a sweep with `return_state` returns."""
+    return _checks.instance("curves", curves, Curves, "Curves")
 
 
 def joined(first: Curves, second: Curves, axis: str) -> Curves:

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves, seeds_last, spoken, without_seed
+from lrjax._texts import as_words
+from lrjax.curves import Curves
+from lrjax.curves.axes import seeds_last, without_seed
+from lrjax.curves.results import checked
 from lrjax.plotting.style import (
     MAX_ENTRIES,
     Looks,
@@ -68,8 +71,13 @@ def plot_curves(
         >>> ax.get_xscale(), len(ax.lines)
         ('log', 2)
     """
+    checked(curves)
     names = [quantity] if isinstance(quantity, str) else quantity
     names = _checks.sequence("quantity", names, fewest=1)
+    known = quantities(curves)
+    for name in names:
+        _checks.one_of("quantity", name, known)
+    titles = [known[name].title for name in names]
     drawn = [_over_seeds(curves, name, smooth) for name in names]
     ax = given_or_new(ax)
     axes = without_seed(curves.axes)
@@ -87,9 +95,9 @@ def plot_curves(
     rising = rises(curves)
     ax.set_xscale("log" if rising and _is_geometric(curves.learning_rate) else "linear")
     ax.set_xlabel("learning rate (per update)" if rising else "updates")
-    ax.set_ylabel(" and ".join(title(name) for name in names))
+    ax.set_ylabel(" and ".join(titles))
     _limit(ax, drawn)
-    _legend(ax, looks, names, markers)
+    _legend(ax, looks, titles, markers)
     ax.grid(alpha=0.25)
     return ax
 
@@ -98,11 +106,7 @@ def panels(
     curves: Curves, suggestion: Suggestion | None = None, names: Sequence[str] | None = None
 ) -> Any:
     """A figure of several quantities, or all: training beside held-out, with one legend."""
-    if names is None:
-        known = quantities(curves)
-        metrics = dict.fromkeys([*curves.metrics, *curves.eval_metrics])
-        pairs = [(name, f"eval_{name}") for name in ("loss", *metrics)]
-        names = [name for pair in pairs for name in pair if name in known]
+    names = list(quantities(curves)) if names is None else names
     rows, columns = rows_and_columns(len(names))
     figure = blank_figure(5.2 * columns + 0.4, 3.6 * rows + 0.3)
     legend = None
@@ -116,20 +120,30 @@ def panels(
     return figure
 
 
-def quantities(curves: Curves) -> dict[str, np.ndarray]:
-    """All that can be drawn, by name."""
-    evaluated = {"eval_loss": curves.eval_loss} if len(curves.eval_steps) else {}
-    losses = {"loss": curves.loss, **evaluated}
-    measured = {f"eval_{key}": values for key, values in curves.eval_metrics.items()}
-    found = curves.metrics | measured
-    # A metric may have the name of what is drawn already.
-    return losses | {f"metric_{key}" if key in losses else key: found[key] for key in found}
+class Quantity(NamedTuple):
+    """The loss or a metric, in training or on held-out data: f32[*axes, steps or evals]."""
+
+    values: np.ndarray
+    held_out: bool
+    title: str
 
 
-def title(quantity: str) -> str:
-    """Such as `held-out loss`."""
-    kind = "held-out" if quantity.startswith("eval_") else "training"
-    return f"{kind} {spoken(quantity.removeprefix('eval_'))}"
+def quantities(curves: Curves) -> dict[str, Quantity]:
+    """All that can be drawn, by name: what is measured in training, then on held-out data."""
+    metrics = dict.fromkeys([*curves.metrics, *curves.eval_metrics])
+    pairs = [
+        ("loss", curves.loss, curves.eval_loss if len(curves.eval_steps) else None),
+        *((name, curves.metrics.get(name), curves.eval_metrics.get(name)) for name in metrics),
+    ]
+    found: dict[str, Quantity] = {}
+    for name, training, held_out in pairs:
+        while {name, f"eval_{name}"} & found.keys():  # such as a metric that is called "loss"
+            name = f"metric_{name}"
+        if training is not None:
+            found[name] = Quantity(training, False, f"training {as_words(name)}")
+        if held_out is not None:
+            found[f"eval_{name}"] = Quantity(held_out, True, f"held-out {as_words(name)}")
+    return found
 
 
 class Lines(NamedTuple):
@@ -155,10 +169,8 @@ class Lines(NamedTuple):
 
 
 def _over_seeds(curves: Curves, name: str, smooth: float | None) -> Lines:
-    _checks.one_of("quantity", name, quantities(curves))
-    evaluated = name.startswith("eval_")
     smoothed = curves.smooth(smooth)
-    values = quantities(smoothed)[name]
+    values, evaluated, _ = quantities(smoothed)[name]
     x = curves.learning_rate if rises(curves) else 1 + np.arange(curves.steps)
     x = x[..., np.maximum(curves.eval_steps - 1, 0)] if evaluated else x
     losses = smoothed.eval_loss if evaluated else smoothed.loss
@@ -239,13 +251,13 @@ def _limit(ax: Any, drawn: list[Lines]) -> None:
     ax.set_ylim(low - margin, high + 2 * margin)
 
 
-def _legend(ax: Any, looks: Looks, names: Sequence[str], markers: dict) -> None:
+def _legend(ax: Any, looks: Looks, titles: Sequence[str], markers: dict) -> None:
     from matplotlib.lines import Line2D
 
     entries: list[tuple[str, Style]] = list(looks.entries)
-    if len(names) > 1:
-        entries += [(title(names[0]), {"color": "0.3"})]
-        entries += [(title(name), {"color": "0.3", "marker": "."}) for name in names[1:]]
+    if len(titles) > 1:
+        entries += [(titles[0], {"color": "0.3"})]
+        entries += [(title, {"color": "0.3", "marker": "."}) for title in titles[1:]]
     entries += [
         (name, {"color": "0.3", "ls": "", "marker": marker, "ms": 7})
         for name, (marker, _) in markers.items()

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import Curves, coordinate, spoken, without_seed
+from lrjax._texts import as_words, format_coordinate
+from lrjax.curves import Curves
+from lrjax.curves.axes import without_seed
+from lrjax.curves.results import checked
 from lrjax.plotting.curves import rises
 from lrjax.plotting.style import given_or_new
 from lrjax.suggestions import Suggestion
@@ -55,7 +58,7 @@ def plot_grid(
         >>> ax.get_xlabel(), ax.get_ylabel()
         ('momentum', 'weight decay')
     """
-    axes = without_seed(curves.axes)
+    axes = without_seed(checked(curves).axes)
     if len(axes) != 2:
         raise ValueError(
             f"curves must have two axes of lanes besides the seed, got {list(axes)} "
@@ -82,10 +85,10 @@ def plot_grid(
     if np.isfinite(values).any():
         best = np.nanargmin(values) if lower else np.nanargmax(values)
         _cell(ax, np.unravel_index(best, values.shape), fill=False, ec="#d55e00", lw=3)
-    ax.set_xticks(range(len(columns)), [coordinate(value, 3) for value in columns])
-    ax.set_yticks(range(len(rows)), [coordinate(value, 3) for value in rows])
-    ax.set_xlabel(spoken(column))
-    ax.set_ylabel(spoken(row))
+    ax.set_xticks(range(len(columns)), [format_coordinate(value, 3) for value in columns])
+    ax.set_yticks(range(len(rows)), [format_coordinate(value, 3) for value in rows])
+    ax.set_xlabel(as_words(column))
+    ax.set_ylabel(as_words(row))
     ax.set_title(QUANTITIES[quantity], fontsize="medium")
     return ax
 

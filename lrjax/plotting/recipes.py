@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import Curves, spoken
+from lrjax._texts import as_words
+from lrjax.curves import Curves
 from lrjax.plotting.curves import plot_curves, rises
 from lrjax.plotting.grids import plot_grid
 from lrjax.plotting.schedules import plot_schedule
@@ -57,7 +58,7 @@ def plot_recipe(recipe: Recipe, *, axes: Sequence[Any] | None = None) -> list[An
         raise ValueError(f"axes must be {count}, one per stage and plan, got {len(flat)}.")
     for ax, (stage, curves) in zip(flat, recipe.evidence.items(), strict=False):
         _draw_stage(ax, curves, recipe)
-        ax.set_title(f"{spoken(stage)}: {ax.get_title()}".removesuffix(": "), fontsize="medium")
+        ax.set_title(f"{as_words(stage)}: {ax.get_title()}".removesuffix(": "), fontsize="medium")
     if not recipe.reason:
         _draw_plan(flat[-1], recipe)
     return list(flat)

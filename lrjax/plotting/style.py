@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lrjax.curves import coordinate, coordinates, spoken
+from lrjax._texts import as_words, format_coordinate
+from lrjax.curves.axes import coordinates
 
 # In a grey print the pattern tells lines apart whose colours have become alike.
 DASHES: tuple[Any, ...] = (
@@ -78,7 +79,8 @@ def lane_colors(count: int) -> Any:
 def lane_name(axes: dict[str, np.ndarray], index: tuple[int, ...]) -> str:
     """Such as `weight decay 0.001, momentum 0.9`."""
     return ", ".join(
-        f"{spoken(name)} {coordinate(value, 3)}" for name, value in coordinates(axes, index).items()
+        f"{as_words(name)} {format_coordinate(value, 3)}"
+        for name, value in coordinates(axes, index).items()
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lrjax.curves import seeds_last, spoken
+from lrjax._texts import as_words
+from lrjax.curves.axes import seeds_last
 from lrjax.plotting.style import given_or_new, lane_looks, lane_name
 from lrjax.suggestions import Suggestion
 
@@ -52,7 +53,7 @@ def plot_suggestion(suggestion: Suggestion, *, ax: Any = None) -> Any:
         ax.plot(agreed.learning_rate[index], k, "o", color=color, mec="white", ms=9)
         if agreed.reason[index]:
             where = ax.get_yaxis_transform()
-            reason = spoken(agreed.reason[index])
+            reason = as_words(agreed.reason[index])
             ax.text(0.5, k, reason, transform=where, ha="center", va="center", fontsize="small")
     ax.set_yticks(range(len(styles)), [lane_name(agreed.axes, index) for index in styles])
     ax.set_ylim(len(styles) - 0.5, -0.5)

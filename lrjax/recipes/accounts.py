@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lrjax.curves import Curves, spoken
+from lrjax._texts import as_words
+from lrjax.curves import Curves
 from lrjax.suggestions import Ranking, Suggestion
 
 DISAGREEMENT = 0.3  # decades, a factor of two
@@ -60,7 +61,7 @@ def doubtful_decay(ranking: Ranking, tried: np.ndarray) -> list[str]:
         doubts.append(
             f"the seeds cannot tell the weight decays {tied} apart."
             if ranking.tied.sum() > 1
-            else "a single seed cannot tell the weight decays apart."
+            else "without several seeds that differ, the weight decays cannot be told apart."
         )
     if np.isclose(ranking.best["weight_decay"], tried.max()):
         doubts.append("the weight decay taken is the largest of those tried.")
@@ -78,7 +79,7 @@ def largest_rate(agreed: Suggestion) -> tuple[str, list[str]]:
 
 def chosen_peak(ranking: Ranking, values: dict[str, float], loss: float) -> str:
     """Which peak and momentum were taken, and why."""
-    taken = ", ".join(f"{spoken(name)} {value:.3g}" for name, value in values.items())
+    taken = ", ".join(f"{as_words(name)} {value:.3g}" for name, value in values.items())
     lowest, tied = f"The lowest evaluation loss is {ranking.loss.min():.4g}", ranking.tied.sum()
     if tied == 1:
         return f"{lowest}, and that lane is taken: {taken}."

@@ -8,7 +8,9 @@ from typing import Any
 
 from lrjax import _checks
 from lrjax._checkpoints import subfolder
-from lrjax.batches import ArrayBatches, are_arrays, reread
+from lrjax.batches import ArrayBatches
+from lrjax.batches.arrays import are_arrays
+from lrjax.batches.evaluations import reread
 from lrjax.curves import Curves
 from lrjax.sweeps import range_test
 from lrjax.tasks import Task

@@ -12,7 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax.schedules import Schedule, onecycle, onecycle_momentum
-from lrjax.transforms import with_schedules
+from lrjax.transforms.adapters import with_schedules
 from lrjax.transforms.arguments import momentum_name
 
 # "One tenth" of the maximum for a single cycle (Smith 2018, arXiv 1803.09820, section 5).

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lrjax import _checks
-from lrjax.batches import reread
+from lrjax.batches.evaluations import reread
 from lrjax.recipes.cycles import MIN_MOMENTUM
 from lrjax.recipes.results import Recipe
 from lrjax.recipes.stages import Protocol, range_tests, short_runs

@@ -31,16 +31,18 @@ class Recipe:
     Attributes:
         max_learning_rate: the rate at the peak of the cycle; NaN where none can be named.
         min_learning_rate: the rate at its start, a tenth of the peak.
-        weight_decay: the decay, the same throughout; None where none was asked for.
+        weight_decay: the decay, the same throughout; None if none was asked for or chosen.
         momentum: the momentum (of Adam: `b1`) at the start and at the end of the cycle, where
-            it is highest; None where none was asked for.
+            it is highest; None if none was asked for or chosen.
         min_momentum: the momentum at the peak of the rate.
         total_steps: updates of the run.
         reason: why there is no rate, empty where there is one: those of `Suggestion` that the
             range test gave, `short_runs_diverged` or `interrupted`.
         account: what was done and seen, and why this was chosen, in sentences.
         doubts: where the evidence is weak, in sentences.
-        evidence: the curves of every stage, by its name.
+        evidence: the curves that the choices were made from: `range_test`, `refined` at
+            neighbouring weight decays, and `cycles`, the short 1cycle runs. Also those that led
+            there: `narrow_0`, `wide_1`, … of other ranges of rates, `higher_0`, … of higher peaks.
         factory: the optimizer, `factory(learning_rate, weight_decay, momentum or b1)`.
     """
 

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lrjax._checkpoints import subfolder
-from lrjax.curves import Curves, joined, shortened
+from lrjax._texts import shortened
+from lrjax.curves import Curves
+from lrjax.curves.results import joined
 from lrjax.recipes import accounts
 from lrjax.recipes.cycles import MIN_MOMENTUM, OneCycle
 from lrjax.recipes.results import INTERRUPTED

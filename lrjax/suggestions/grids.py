@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves, seeds_last
+from lrjax.curves import Curves
+from lrjax.curves.axes import seeds_last
 from lrjax.suggestions.methods import suggest
 from lrjax.suggestions.results import Suggestion
 

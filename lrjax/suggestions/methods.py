@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from lrjax import _checks
-from lrjax.curves import Curves, seeds_last
+from lrjax.curves import Curves
+from lrjax.curves.axes import seeds_differ, seeds_last
+from lrjax.curves.results import checked
 from lrjax.suggestions import basins, peers
 from lrjax.suggestions.points import Points, points_of
 from lrjax.suggestions.results import Rates, Suggestion, over_named
@@ -100,6 +102,7 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
         Smith, A disciplined approach to neural network hyper-parameters, 2018,
         arXiv 1803.09820.
     """
+    checked(curves)
     rule = functools.partial(METHODS[_checks.one_of("method", method, METHODS)], **options)
     # Losses that overflow are data: their slopes are what the sources make of them.
     with np.errstate(all="ignore"):
@@ -111,6 +114,8 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
     }
     decades = np.log10(seeds_last(curves.axes, columns["learning_rate"]))
     spread = over_named(_deviation, decades)
+    if not seeds_differ(curves.axes, curves.loss):
+        spread = np.full_like(spread, np.nan)
     return Suggestion(axes=curves.axes, method=method, spread=spread, **columns)
 
 

@@ -7,16 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrjax.curves import (
-    Curves,
-    aligned,
-    coordinate,
-    coordinates,
-    number,
-    seeds_last,
-    spoken,
-    without_seed,
-)
+from lrjax._texts import aligned, as_words, format_coordinate, format_number
+from lrjax.curves import Curves
+from lrjax.curves.axes import coordinates, seeds_differ, seeds_last, without_seed
+from lrjax.curves.results import checked
 from lrjax.suggestions.fits import MIN_POINTS
 from lrjax.suggestions.methods import suggest
 
@@ -30,15 +24,16 @@ class Ranking:
         loss: the loss that counts, the mean over seeds, f64[*axes]; infinite where a seed
             diverged before it had one.
         noise: the standard error, over seeds, of the difference to the lowest loss, f64[*axes];
-            NaN with a single seed.
+            NaN with a single seed, as which seeds of the same curves count.
         max_learning_rate: the largest usable rate, by `suggest`, f64[*axes]; NaN where there is
             none, or the curves are not of a range test.
         spread: of that rate over seeds, in decades, f64[*axes].
         order: the flat indices of the lanes, the lowest loss first, i64[lanes].
         tied: whose loss is not higher than the lowest by more than chance, bool[*axes].
         best: the coordinates of the lane to take.
-        significant: whether no other lane is tied with the lowest loss, which of equal lanes
-            happens in at most one of 20 sweeps. False with a single seed, which cannot tell.
+        significant: whether no other lane is tied with the lowest loss. Among lanes that are
+            equally good this happens by chance in at most 1 of 20 sweeps. False with a single
+            seed, which cannot tell.
     """
 
     axes: dict[str, np.ndarray]
@@ -53,7 +48,7 @@ class Ranking:
 
     def __repr__(self) -> str:
         """A table of the lanes, the best first."""
-        names = [*map(spoken, self.axes)]
+        names = [*map(as_words, self.axes)]
         rows = [["", *names, "loss", "behind", "noise", "max rate"]]
         best = self.order[0]
         for lane in self.order:
@@ -64,16 +59,20 @@ class Ranking:
             behind = loss - float(self.loss.flat[best]) if lane != best else np.nan
             mark = "*" if where == self.best else "=" if self.tied[index] else ""
             rows.append(
-                [mark, *map(coordinate, where.values()), *map(number, (loss, behind, noise, rate))]
+                [
+                    mark,
+                    *map(format_coordinate, where.values()),
+                    *map(format_number, (loss, behind, noise, rate)),
+                ]
             )
         verdict = (
-            "the lowest loss is lower beyond the noise over seeds"
+            "its loss is lower than the others' by more than the noise between seeds"
             if self.significant
-            else "the seeds cannot tell lanes marked = or * apart"
+            else "the seeds cannot tell the lanes marked = or * apart"
             if self.tied.sum() > 1
-            else "a single seed cannot tell whether that is chance"
+            else "without several seeds that differ, this may be chance"
         )
-        return "\n".join([*aligned(rows), f"* to take; {verdict}"])
+        return "\n".join([*aligned(rows), f"* recommended; {verdict}"])
 
 
 def rank(curves: Curves) -> Ranking:
@@ -89,10 +88,10 @@ def rank(curves: Curves) -> Ranking:
     .. math:: \mathrm{noise} = \mathrm{std}(d) / \sqrt{S}
 
     but no less than its median over the better half of the lanes, because few seeds agree by chance
-    and bad lanes are noisier. A lane is tied
-    with the lowest unless their means differ by more than the noise times Student's t, the 97.5 %
-    quantile at (S - 1)(L - 1) degrees of freedom for L lanes: 12.7 for two lanes of two seeds, 3.2
-    for two of four or four of two, 2 for many. Smith takes the weight decay "that allows the
+    and bad lanes are noisier. A lane is tied with the lowest unless their means differ by more than
+    the noise times Student's t, the 97.5 % quantile at (S - 1)(L - 1) degrees of freedom for L
+    lanes: 12.7 for two lanes of two seeds, 3.2 for two of four or four of two, 2 for many. Seeds of
+    the same curves count as a single one. Smith takes the weight decay "that allows the
     largest learning rate" at the lowest loss (2018, section 4.4): of the lanes that are tied, that
     of the largest usable rate where it is larger beyond its spread over seeds, else that of the
     lowest loss.
@@ -119,11 +118,13 @@ def rank(curves: Curves) -> Ranking:
         Smith, A disciplined approach to neural network hyper-parameters, 2018,
         arXiv 1803.09820.
     """
-    axes = without_seed(curves.axes)
+    axes = without_seed(checked(curves).axes)
     if not axes:
         raise ValueError(f"curves must have lanes besides seeds to rank, got {curves!r}.")
     curves = curves.done()
     by_seed = seeds_last(curves.axes, _deciding_loss(curves))
+    if not seeds_differ(curves.axes, curves.loss):
+        by_seed = by_seed[..., :1]
     losses = by_seed.reshape(-1, by_seed.shape[-1])
     loss, noise = _compared(losses)
     order = np.argsort(loss, kind="stable")

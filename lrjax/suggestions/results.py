@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lrjax.curves import coordinate, coordinates, seeds_last, without_seed
+from lrjax._texts import format_coordinate
+from lrjax.curves.axes import coordinates, seeds_last, without_seed
 
 
 class Rates(NamedTuple):
@@ -38,7 +39,8 @@ class Suggestion:
         extend: for `no_minimum_in_range`, which end of the range to move outwards, `"start"` or
             `"end"`, str[*axes]; else empty.
         spread: how far the seeds disagree: the standard deviation of log10(learning_rate) over
-            the seeds that name one, in decades, f64[*axes without seed]; NaN for fewer than two.
+            the seeds that name one, in decades, f64[*axes without seed]; NaN for fewer than two,
+            and where all seeds have the same curves.
     """
 
     axes: dict[str, np.ndarray]
@@ -101,7 +103,9 @@ class Suggestion:
         agreed = self.consensus
         if agreed.learning_rate.size != 1:
             lanes = " x ".join(f"{len(values)} {name}" for name, values in agreed.axes.items())
-            raise ValueError(f"only a suggestion for one lane is a number, got {lanes}.")
+            raise ValueError(
+                f"float() needs the suggestion of one lane, got {lanes}; Curves.select takes one."
+            )
         if not np.isfinite(agreed.learning_rate).all():
             raise ValueError(f"no learning rate can be named: {agreed.reason.item()}.")
         return agreed.learning_rate.item()
@@ -112,7 +116,7 @@ class Suggestion:
         lines = [f"Suggestion by {self.method!r}"]
         for index in np.ndindex(agreed.learning_rate.shape):
             where = ", ".join(
-                f"{name} {coordinate(value)}"
+                f"{name} {format_coordinate(value)}"
                 for name, value in coordinates(agreed.axes, index).items()
             )
             lines.append(f"  {where}{': ' if where else ''}{agreed._describe(index)}")

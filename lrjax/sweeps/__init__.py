@@ -15,5 +15,6 @@
 
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.range_tests import range_test
+from lrjax.sweeps.tapes import FinalState
 
-__all__ = ["range_test", "sweep"]
+__all__ = ["FinalState", "range_test", "sweep"]

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lrjax.batches import Group, Loaded
+from lrjax.batches.evaluations import Group
+from lrjax.batches.readers import Loaded
 from lrjax.lanes import Block, Lanes, cut_blocks
 from lrjax.meshes import LANES, sharding
 from lrjax.sweeps.programs import evaluate_lanes, init_lanes, train_lanes

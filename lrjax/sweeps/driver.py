@@ -12,7 +12,7 @@ import numpy as np
 
 from lrjax._checkpoints import Checkpoints
 from lrjax._progress import Report
-from lrjax.batches import Reader
+from lrjax.batches.readers import Reader
 from lrjax.lanes import Block, Lanes, cut_blocks
 from lrjax.sweeps.arguments import BLOCK_SIZE
 from lrjax.sweeps.dispatches import Job, Results, first_run, on_device, run, state_shapes, wait

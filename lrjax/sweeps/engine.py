@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 from jax.sharding import Mesh
@@ -15,7 +15,10 @@ from lrjax import _checks, convolutions
 from lrjax._checkpoints import check_processes, open_checkpoints, recorded
 from lrjax._fingerprints import fingerprint
 from lrjax._progress import progress_bar
-from lrjax.batches import ArrayBatches, as_batches, evaluation_groups, reader
+from lrjax.batches import ArrayBatches
+from lrjax.batches.arrays import as_batches
+from lrjax.batches.evaluations import evaluation_groups
+from lrjax.batches.readers import reader
 from lrjax.curves import Curves
 from lrjax.lanes import make_lanes
 from lrjax.meshes import check_mesh, on_one_cpu
@@ -36,13 +39,33 @@ from lrjax.sweeps.memory import block_size
 from lrjax.sweeps.processes import explained, together
 from lrjax.sweeps.runs import Optimizer, Program
 from lrjax.sweeps.spans import cut_steps, evaluations
-from lrjax.sweeps.tapes import as_curves, blank_tape, final_state
+from lrjax.sweeps.tapes import FinalState, as_curves, blank_tape, final_state
 from lrjax.sweeps.workers import open_workers
 from lrjax.tasks import Task
 from lrjax.transforms.arguments import check_complete, check_optimizer
 
 
+@overload
 def sweep(
+    task: Task,
+    batches: Any,
+    optimizer: Optimizer,
+    *,
+    steps: int,
+    return_state: Literal[False] = False,
+    **options: Any,
+) -> Curves: ...
+@overload
+def sweep(
+    task: Task,
+    batches: Any,
+    optimizer: Optimizer,
+    *,
+    steps: int,
+    return_state: Literal[True],
+    **options: Any,
+) -> tuple[Curves, FinalState]: ...
+def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
     task: Task,
     batches: Any,
     optimizer: Optimizer,
@@ -66,12 +89,14 @@ def sweep(
 ) -> Any:
     """Train many lanes side by side, in one compiled program.
 
-    Every lane sees the same batch at the same step. A lane diverges when its loss is not finite, or
-    when its smoothed loss, in which a few odd batches count for little, rises above the best by
-    more than `divergence` times what the loss has dropped so far plus how much it changes from step
-    to step (or a thousandth of it): from there on its curves are NaN and its parameters stay as
-    they are, while the other lanes go on untouched. A second sweep with other values of the same
+    Every lane sees the same batch at the same step. A second sweep with other values of the same
     shape compiles nothing.
+
+    A lane diverges when its loss is not finite, or when the running average of its loss, in which
+    outliers count for little, exceeds the lowest so far by more than `divergence * (drop + noise)`:
+    `drop` is how far that average has fallen since the start, `noise` the mean change of the loss
+    from one update to the next, but at least a thousandth of the loss. From there on the lane's
+    curves are NaN and its parameters are frozen; the other lanes are unaffected.
 
     Ctrl-C saves and ends a sweep after the current dispatch: the curves are NaN from
     `curves.steps_done` on. A second Ctrl-C aborts.
@@ -85,11 +110,12 @@ def sweep(
         steps: updates of every lane.
         lanes: a dict of lists makes a grid, `{"weight_decay": [0, 1e-4], "momentum": [0.9]}`; a
             list of dicts makes a list of lanes; None makes one lane per seed.
-        seeds: how many seeds for every lane, or the seeds. A lane's initial parameters are
-            `task.init(jax.random.key(seed))`, whatever its hyperparameters.
+        seeds: the number of seeds for every lane, or a list of them. A lane's initial parameters
+            are `task.init(jax.random.key(seed))`, whatever its hyperparameters.
         initial: `(params, model_state)` or `(params, model_state, opt_state)` to start every
             lane from; of an optimizer's state the moments are kept, and schedules and
-            hyperparameters start anew.
+            hyperparameters start anew. Seeds then differ in the random numbers that the loss
+            draws, and in nothing if it draws none.
         batch_size: for plain arrays; if not given 64, or all samples if they are fewer.
         eval_batches: what to evaluate on, with `train=False`: every sample of plain arrays
             or of `array_batches(…)`, or a finite iterable of batches. The loss is the mean over
@@ -99,30 +125,33 @@ def sweep(
         divergence: the factor above; None leaves only losses that are not finite, as for a loss
             that is meant to rise.
         accumulate: batches whose gradients are averaged into one update.
-        lane_batch: how many lanes run at once; if not given, as many as fit the device's memory.
-            On a CPU its cores share them.
+        lane_batch: how many lanes run at once, at most; a CPU's cores, or the devices of a mesh,
+            have equal parts of them, of at least one lane. If not given, as many as fit the
+            device's memory.
         chunk_steps: updates per dispatch; if not given, chosen from what an update costs, at
             most 200.
         mesh: devices to place lanes on, from `lane_mesh()`, across processes too.
         rewrite_convolutions: whether to replace convolutions and poolings by operations that XLA
             runs faster on a CPU, with the same results to rounding; each core then runs one lane
             at a time. If not given, done where it is faster.
-        progress: whether to show a progress bar on a terminal.
-        checkpoint_dir: folder to save the sweep's state in from time to time, and at its end;
-            the same call after a kill goes on from there, to the same curves. Other arguments
-            are refused, and so is a task or an optimizer whose functions, or the functions and
-            constants that they name, have changed; what a stream gives is not compared.
+        progress: whether to show a progress bar on a terminal, by rich.
+        checkpoint_dir: folder to save the sweep's state in from time to time, and at its end, by
+            Orbax; the same call after a kill goes on from there, to the same curves. A call with
+            other arguments is refused, and so is a task or an optimizer whose code or constants
+            have changed; the contents of a stream are not compared.
         return_state: whether to return the lanes' final states too.
 
     Returns:
-        The curves, with the axes of `lanes` and then `seed`. With `return_state`, also a named
-        tuple of `params`, `model_state` and `opt_state`, whose arrays have those axes first.
+        The curves, with the axes of `lanes` and then `seed`. With `return_state`, also a
+        `FinalState` of `params`, `model_state` and `opt_state`, whose arrays have those axes first.
 
     Raises:
         ValueError: for a number of steps below 1, a lane that is empty or that the optimizer
             does not take, a value that is not finite, a loss that is not a scalar float, or
             batches that change their shape or run out.
         TypeError: for an argument of the wrong type.
+        ImportError: if what `progress` or `checkpoint_dir` needs is not installed.
+        OSError: for a `checkpoint_dir` that cannot be written to.
         RuntimeError: under `jax_debug_nans`, `jax_debug_infs` or `jax_disable_jit`, or where
             another run uses `checkpoint_dir`.
 
@@ -137,8 +166,7 @@ def sweep(
         Curves(learning_rate: 3, seed: 1; 20 steps, 0 evaluations, 0 of 3 lanes diverged)
     """
     check_debugging()
-    if not isinstance(task, Task):
-        raise _checks.KindError(f"task must be a Task, got {task!r}.")
+    _checks.instance("task", task, Task, "a Task")
     settings = checked_settings(steps, eval_every, divergence, accumulate, lane_batch, chunk_steps)
     _checks.optional("rewrite_convolutions", rewrite_convolutions, _checks.flag)
     _checks.flag("progress", progress)

@@ -21,7 +21,7 @@ from lrjax.tasks import Task
 
 
 class Measures(NamedTuple):
-    """What a task measures, and what an update costs one lane."""
+    """What a task measures, and what a batch costs one lane."""
 
     metrics: list[str]
     eval_metrics: list[str]

@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 
-from lrjax.batches import ArrayReader, Loaded, Reader
+from lrjax.batches.readers import ArrayReader, Loaded, Reader
 from lrjax.convolutions.samples import CACHE_BYTES
 from lrjax.lanes import Lanes, cut_blocks
 from lrjax.meshes import on_one_cpu
@@ -26,9 +26,10 @@ from lrjax.sweeps.spans import even_share
 def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> int:
     """How many lanes in a block: as many as asked for, or as many as fit well, by all workers."""
     number = job.workers.number
+    size = math.ceil(len(grid) / number / job.multiple) * job.multiple
     if lane_batch is not None:
-        return _rounded_up(min(len(grid), lane_batch) // number, job.multiple)
-    size = _rounded_up(math.ceil(len(grid) / number), job.multiple)
+        most = lane_batch // number // job.multiple * job.multiple
+        return min(size, max(most, job.multiple))
     if on_one_cpu(job.mesh) and not job.program.in_turn:
         states = jax.tree.leaves(state_shapes(job, cut_blocks(grid, size)[0]))
         state_bytes = sum(array.size * array.dtype.itemsize for array in states)
@@ -44,10 +45,6 @@ def block_size(job: Job, grid: Lanes, lane_batch: int | None, data: Reader) -> i
     size = fitting(size, job.multiple, compiled, free and free // number)
     # What fits every process.
     return size if jax.process_count() == 1 else int(np.min(process_allgather(np.int32(size))))
-
-
-def _rounded_up(number: int, multiple: int) -> int:
-    return math.ceil(number / multiple) * multiple
 
 
 def _source_shapes(data: Reader, program: Program) -> Any:

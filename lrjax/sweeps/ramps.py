@@ -15,7 +15,7 @@ import optax
 
 from lrjax.curves import Curves
 from lrjax.schedules import Schedule, exponential_ramp, linear_ramp
-from lrjax.transforms import with_schedules
+from lrjax.transforms.adapters import with_schedules
 
 RAMPS = {"exponential": exponential_ramp, "linear": linear_ramp}
 

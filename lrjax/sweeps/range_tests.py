@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 from lrjax import _checks
+from lrjax.curves import Curves
 from lrjax.lanes import make_lanes
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.ramps import RAMPS, Ramped
 from lrjax.sweeps.runs import Optimizer
+from lrjax.sweeps.tapes import FinalState
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
 from lrjax.transforms.arguments import check_optimizer, momentum_name
 
 
+@overload
+def range_test(
+    task: Task,
+    batches: Any,
+    optimizer: Optimizer = sgd,
+    *,
+    return_state: Literal[False] = False,
+    **options: Any,
+) -> Curves: ...
+@overload
+def range_test(
+    task: Task,
+    batches: Any,
+    optimizer: Optimizer = sgd,
+    *,
+    return_state: Literal[True],
+    **options: Any,
+) -> tuple[Curves, FinalState]: ...
 def range_test(
     task: Task,
     batches: Any,
@@ -32,8 +52,9 @@ def range_test(
     Args:
         task: what is trained.
         batches: plain arrays, or as in `sweep`.
-        optimizer: as in `sweep`; its `learning_rate` is set by the ramp. One that asks for a
-            number where a ramp is to go, as `optax.adamw` does for `b1`, is wrapped in `inject`.
+        optimizer: as in `sweep`; its `learning_rate` is set by the ramp. One that takes only
+            numbers for what is to follow a ramp, as `optax.adamw` does for `b1`, is wrapped in
+            `inject`.
         start: the first update's rate.
         end: the last update's rate.
         steps: updates of every lane.

@@ -13,12 +13,14 @@ from jax.sharding import Mesh
 
 from lrjax import _checks, convolutions
 from lrjax._dtypes import cast_like, wider
-from lrjax.batches import Group, Loaded, Rows
+from lrjax.batches.evaluations import Group
+from lrjax.batches.readers import Loaded, Rows
 from lrjax.meshes import DATA, on_one_cpu, sharding
 from lrjax.sweeps import divergences, starts
 from lrjax.sweeps.ramps import Ramped
 from lrjax.tasks import Metrics, Task
-from lrjax.transforms import get_hyperparams, injected_states, is_injected
+from lrjax.transforms import get_hyperparams
+from lrjax.transforms.hyperparams import injected_states, is_injected
 
 Optimizer = Callable[..., optax.GradientTransformation]
 Hyperparams = dict[str, jax.Array]

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from lrjax import _checks
-from lrjax.transforms import is_injected
 from lrjax.transforms.groups import parameter_names
+from lrjax.transforms.hyperparams import is_injected
 
 
 def check_trainable(params: Any) -> None:

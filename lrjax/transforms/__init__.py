@@ -11,11 +11,8 @@ compiling anything anew.
 """
 
 from lrjax.transforms import groups, hyperparams, injection, optimizers, plateaus
-from lrjax.transforms.adapters import with_schedules as with_schedules
 from lrjax.transforms.groups import *
 from lrjax.transforms.hyperparams import *
-from lrjax.transforms.hyperparams import injected_states as injected_states
-from lrjax.transforms.hyperparams import is_injected as is_injected
 from lrjax.transforms.injection import *
 from lrjax.transforms.optimizers import *
 from lrjax.transforms.plateaus import *

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrjax._texts import aligned, format_coordinate, format_number
 from lrjax.curves.axes import coordinates
-from lrjax.curves.texts import aligned, coordinate, number
 
 if TYPE_CHECKING:
     from lrjax.curves.results import Curves
@@ -21,20 +21,23 @@ def summary(curves: Curves) -> str:
     rows = [[*header, "diverged at"]]
     smooth = curves.smooth().loss
     for index in np.ndindex(curves.diverged_at.shape):
-        row = [*map(coordinate, coordinates(curves.axes, index).values())]
-        step, lowest = _best(smooth[index])
-        row += map(number, (lowest, curves.rates()[index][step], _last(curves.loss[index])))
+        row = [*map(format_coordinate, coordinates(curves.axes, index).values())]
+        lowest, rate = _best(smooth[index], curves.rates()[index])
+        row += map(format_number, (lowest, rate, _last(curves.loss[index])))
         if evaluated:
-            _, lowest = _best(curves.eval_loss[index])
-            row += map(number, (lowest, _last(curves.eval_loss[index])))
+            evaluations = curves.eval_loss[index]
+            row += map(format_number, (_best(evaluations, evaluations)[0], _last(evaluations)))
         rows.append([*row, str(curves.diverged_at[index]) if curves.diverged[index] else "-"])
     return "\n".join(aligned(rows))
 
 
-def _best(values: np.ndarray) -> tuple[int, float]:
-    """The position and the value of the smallest finite entry."""
-    index = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
-    return index, float(values[index])
+def _best(losses: np.ndarray, rates: np.ndarray) -> tuple[float, float]:
+    """The smallest finite loss and the rate there, or NaN for both."""
+    finite = np.isfinite(losses)
+    if not finite.any():
+        return np.nan, np.nan
+    index = np.argmin(np.where(finite, losses, np.inf))
+    return float(losses[index]), float(rates[index])
 
 
 def _last(values: np.ndarray) -> float:

@@ -8,28 +8,28 @@ from typing import Any
 import numpy as np
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number to read, or a dash where there is none.
 
     Example:
-        >>> number(0.123456), number(np.nan)
+        >>> format_number(0.123456), format_number(np.nan)
         ('0.1235', '-')
     """
     return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
-def coordinate(value: Any, digits: int = 4) -> str:
+def format_coordinate(value: Any, digits: int = 4) -> str:
     """A lane's coordinate to read: a seed or another integer in full, a float shortened.
 
     Example:
-        >>> coordinate(np.int32(20240101)), coordinate(np.float32(1e-4))
+        >>> format_coordinate(np.int32(20240101)), format_coordinate(np.float32(1e-4))
         ('20240101', '0.0001')
     """
     return str(value) if isinstance(value, int | np.integer) else f"{value:.{digits}g}"
 
 
-def spoken(name: str) -> str:
-    """A name as people write it."""
+def as_words(name: str) -> str:
+    """A name as people write it: `weight_decay` as `weight decay`."""
     return name.replace("_", " ")
 
 
