@@ -319,6 +319,15 @@ def test_a_recipe_shows_its_stages_and_its_plan():
     assert rate.argmax() == momentum.argmin()
 
 
+def test_the_lane_taken_is_marked_in_the_stage_that_has_it():
+    evidence = recipe().evidence
+    peaks = evidence["cycles"].axes | {"max_learning_rate": np.float32([0.8, 1.6])}
+    higher = dataclasses.replace(evidence["cycles"], axes=peaks)
+    *_, cycles, others, _ = lrjax.plot_recipe(recipe(evidence=evidence | {"higher_0": higher}))
+    assert len(cycles.lines) == 1
+    assert not others.lines
+
+
 def test_a_recipe_takes_axes_in_rows():
 
     axes = plt.subplots(3, 1, squeeze=False)[1]
@@ -347,8 +356,7 @@ def test_a_recipe_without_a_rate_or_a_momentum():
     nothing = recipe(max_learning_rate=np.nan, momentum=None, reason="not_learning")
     axes = lrjax.plot_recipe(nothing)
     assert len(axes) == 2
-    (taken,) = axes[1].lines
-    assert len(taken.get_xdata()) == 0
+    assert not axes[1].lines
     cycles = recipe().evidence["cycles"].select(momentum=0.9)
     alone = recipe(momentum=None, min_momentum=None, evidence={"cycles": cycles})
     runs, plan = lrjax.plot_recipe(alone)

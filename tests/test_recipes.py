@@ -230,6 +230,18 @@ def test_a_range_that_starts_too_high_is_widened_downwards():
     assert list(tests) == ["range_test", "narrow_0"]
 
 
+def test_a_range_in_which_all_diverges_before_anything_is_learned_is_widened_downwards():
+    def test(stage, start, end):
+        rates = RATES(start, end)
+        loss = falling_and_rising(rates, 0.3, onset=1e-4, edge=1e-2)
+        loss = np.where(rates < 0.1 * end, np.maximum(loss, 2.3) if start > 1e-3 else loss, np.nan)
+        return make_curves(rates, [[loss]])
+
+    tests, start, end = stages._with_minima(test, 0.01, 1.0)
+    assert list(tests) == ["range_test", "narrow_0"]
+    assert (start, end) == (pytest.approx(1e-5), 1.0)
+
+
 def test_of_ranges_that_name_as_many_rates_the_narrowest_is_taken():
     def test(stage, start, end):
         fall = 2 / (1 + RATES(start, end) / 1e-3)

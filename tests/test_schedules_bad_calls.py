@@ -61,6 +61,9 @@ onecycle(1, 10, pct_start=nan) : pct_start
 onecycle(1, 10, div_factor=0) : div_factor
 onecycle(1, 10, final_div_factor=-1) : final_div_factor
 onecycle(1, 10, anneal="cos") : anneal
+interpolate(1, 0, 5, shape=array([1, 2])) : shape
+onecycle(1, 10, three_phase=array([1, 2])) : three_phase
+onecycle_momentum(10, three_phase=array([1, 2])) : three_phase
 onecycle(1, 10, anneal=None) : anneal
 wsd(1, warmup_steps=1, stable_steps=1, decay_steps=1, decay=None) : decay
 cyclical(0, 1, 5, scale_mode=3) : scale_mode

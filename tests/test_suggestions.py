@@ -7,7 +7,7 @@ from helpers import falling_and_rising, make_curves
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrjax import suggest
+from lrjax import Curves, suggest
 from lrjax.suggestions.methods import METHODS
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden" / "suggestions.json").read_text())
@@ -217,6 +217,22 @@ def lanes():
     good = [valley(seed=seed, noise=0.1)[0].loss for seed in range(4)]
     flat = [2.3 + 0.1 * np.random.default_rng(seed).normal(size=200) for seed in range(3)]
     return make_curves(valley()[0].learning_rate, np.stack([good, [good[0], *flat]]))
+
+
+@pytest.mark.parametrize("seed", [11, 85, 89, 125, 171, 195, 203, 204])
+def test_how_far_up_a_loss_lies_moves_no_rate(seed):
+    """Also where noise and a blow-up that is cut off leave the rounding to decide."""
+    rng = np.random.default_rng(seed)
+    decades = np.linspace(-6, 1, 100)
+    fall = 1 / (1 + np.exp(-rng.uniform(2, 5) * (decades - rng.uniform(-4, -2.5))))
+    rise = 10 ** np.clip(rng.uniform(1.2, 4) * (decades - rng.uniform(-1.5, 0)), -30, 8)
+    loss = 2.3 - fall + 0.3 * rise + 0.05 * rng.normal(size=100)
+
+    def rate(loss):
+        return suggest(Curves(learning_rate=10**decades, loss=loss)).learning_rate
+
+    for other in (loss + 3, loss - 20, loss * 1e6, loss * 1e-6):
+        np.testing.assert_allclose(rate(other), rate(loss), rtol=1e-3)
 
 
 def test_seeds_agree_on_a_consensus_with_a_spread():

@@ -93,7 +93,8 @@ def _draw_stage(ax: Any, curves: Curves, recipe: Recipe) -> None:
             np.flatnonzero(np.isclose(curves.axes[name], np.nan if value is None else value))
             for name, value in taken.items()
         )
-        ax.plot(columns, rows, "o", mfc="none", mec="#d55e00", ms=34, mew=2)
+        if len(rows) and len(columns):  # else it was another stage that had the lane taken
+            ax.plot(columns, rows, "o", mfc="none", mec="#d55e00", ms=34, mew=2)
 
 
 def _draw_plan(ax: Any, recipe: Recipe) -> None:

@@ -137,6 +137,8 @@ def _with_minima(
         upwards = (missing & (agreed.extend == "end")).any()
         downwards = (missing & (agreed.extend == "start")).any()
         downwards |= (missing & (agreed.reason == "diverged_at_start")).any()
+        # No lane learned anything before the rates made it diverge.
+        downwards |= missing.all() and tests[-1].diverged.all()
         if not (upwards or downwards) or tests[-1].interrupted:
             break
         start, end = start / 1e3 if downwards else start, end * 10 if upwards else end

@@ -124,13 +124,12 @@ def _onecycle_momentum(count, base_value, max_value, three_phase, **phases):
 
 def _check_phases(total_steps, pct_start, anneal, three_phase) -> dict:
     """The arguments that both 1cycles share, under their names."""
+    longest = 0.5 if _checks.flag("three_phase", three_phase) else 1
     return {
         "total_steps": _checks.integer("total_steps", total_steps, minimum=1),
-        "pct_start": _checks.static(
-            "pct_start", pct_start, at_least=0, at_most=0.5 if three_phase else 1
-        ),
+        "pct_start": _checks.static("pct_start", pct_start, at_least=0, at_most=longest),
         "anneal": _checks.one_of("anneal", anneal, ("cosine", "linear")),
-        "three_phase": _checks.flag("three_phase", three_phase),
+        "three_phase": three_phase,
     }
 
 

@@ -71,14 +71,14 @@ def interpolate(
     """
     _checks.number("init_value", init_value)
     _checks.number("end_value", end_value)
-    if shape == "exponential":
+    if _numerics.check_shape("shape", shape) == "exponential":
         _check_positive(init_value=init_value, end_value=end_value)
     return partial(
         _interpolate,
         init_value=init_value,
         end_value=end_value,
         steps=_checks.integer("steps", steps, minimum=1),
-        shape=_numerics.check_shape("shape", shape),
+        shape=shape,
     )
 
 

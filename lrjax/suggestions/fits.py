@@ -101,7 +101,8 @@ def _persistence(residual: np.ndarray) -> float:
     sqrt((1 + r) / (1 - r)); and second differences see sqrt((1 - r) (1 - r / 3)) of that noise.
     Here r follows from how often the signs of neighbours agree.
     """
-    above = residual > np.median(residual)
+    # Losses that were cut off have a residual of 0 and some rounding, which has no sign.
+    above = residual > np.median(residual) + 1e-9 * np.ptp(residual)
     agree = np.mean(above[1:] == above[:-1])
     r = np.clip(np.sin(np.pi * (agree - 0.5)), 0, PERSISTENT)
     return np.sqrt((1 + r) / (1 - r) / ((1 - r) * (1 - r / 3)))

@@ -13,7 +13,7 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks, schedules
-from lrjax.transforms.arguments import Hyperparam, hyperparameter, is_zero
+from lrjax.transforms.arguments import Hyperparam, hyperparameter, is_zero, numeric
 from lrjax.transforms.injection import Transform, inject
 
 __all__ = ["discriminative", "geometric_learning_rates", "layerwise_decay"]
@@ -153,7 +153,7 @@ def geometric_learning_rates(
         Howard & Gugger, fastai: A Layered API for Deep Learning, 2020, arXiv 2002.04688.
     """
     num_groups = _checks.integer("num_groups", num_groups, minimum=1)
-    low, high = _checks.number("low", low, above=0), _checks.number("high", high, above=0)
+    low, high = numeric("low", low, above=0), numeric("high", high, above=0)
     if num_groups == 1:
         return (high,)
     fractions = [i / (num_groups - 1) for i in range(num_groups)]
@@ -189,7 +189,7 @@ def layerwise_decay(
         Bao et al., BEiT: BERT Pre-Training of Image Transformers, 2021, arXiv 2106.08254.
     """
     hyperparameter("learning_rate", learning_rate)
-    _checks.number("decay", decay, above=0)
+    numeric("decay", decay, above=0)
     patterns = _checks.sequence("patterns", patterns, fewest=1)
     if len(set(patterns)) < len(patterns):
         raise ValueError(f"patterns must be different patterns, got {patterns!r}.")
