@@ -106,7 +106,9 @@ def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
         batches: plain arrays, one or a tuple or dict of them, with samples along
             their first axis; or `array_batches(…)`; or a list or any other iterable of batches,
             pytrees of arrays of one shape, as in `stream_batches`.
-        optimizer: makes a lane's optimizer from its hyperparameters, as traced scalars.
+        optimizer: makes a lane's optimizer from its hyperparameters, as traced scalars. Its
+            updates are given the loss as `value`, the gradient as `grad`, and the loss at other
+            parameters as `value_fn`, as far as they take them: line searches do.
         steps: updates of every lane.
         lanes: a dict of lists makes a grid, `{"weight_decay": [0, 1e-4], "momentum": [0.9]}`; a
             list of dicts makes a list of lanes; None makes one lane per seed.

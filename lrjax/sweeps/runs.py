@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,9 @@ from lrjax.sweeps import divergences, starts
 from lrjax.sweeps.ramps import Ramped
 from lrjax.tasks import Metrics, Task
 from lrjax.transforms import get_hyperparams
+from lrjax.transforms.arguments import accepted
 from lrjax.transforms.hyperparams import injected_states, is_injected
+from lrjax.transforms.plateaus import plateau_scales
 
 Optimizer = Callable[..., optax.GradientTransformation]
 Hyperparams = dict[str, jax.Array]
@@ -72,7 +75,7 @@ def init(
     starts.check_trainable(params)
     fresh = optimizer(**hyperparams).init(params)
     if opt_state:
-        fresh = starts.with_moments(fresh, opt_state[0])
+        fresh = starts.with_initial(fresh, opt_state[0])
     state = State(params, model_state, fresh, divergences.start())
     # Strongly typed, as what training makes of it, so that both have one program.
     return cast_like(state, state)
@@ -94,16 +97,17 @@ def train(
 ) -> tuple[State, Record]:
     """Run the updates from `span[0]` to `span[1]`; the records after them are NaN."""
     start, stop = span
-    transform = optax.with_extra_args_support(optimizer(**hyperparams))
+    transform = optimizer(**hyperparams)
     key = jax.random.fold_in(jax.random.key(seed), TRAINING)
 
     def update(state, k):
         step = start + k
-        loss, model_state, metrics, grads = _mean_gradient(
-            program, state, source, k, jax.random.fold_in(key, step)
-        )
+        given = program, state, source, k, jax.random.fold_in(key, step)
+        loss, model_state, metrics, grads = _mean_gradient(*given)
+        # By the names under which Optax's own ask for them: line searches for a function.
+        known = {"value": loss, "grad": grads, "value_fn": functools.partial(_mean_loss, *given)}
         updates, opt_state = transform.update(
-            grads, state.opt_state, state.params, value=loss, grad=grads
+            grads, state.opt_state, state.params, **accepted(transform.update, known)
         )
         params = optax.apply_updates(state.params, updates)
         watch = divergences.observe(state.watch, loss, step, program.divergence)
@@ -124,12 +128,33 @@ def train(
     return jax.lax.fori_loop(0, stop - start, update_and_record, (state, rows))
 
 
+def _mean_loss(
+    program: Program, state: State, source: Rows | Loaded, k: jax.Array, key: jax.Array, params: Any
+) -> jax.Array:
+    """The mean loss over the batches of update k, with the same random numbers, at any `params`."""
+
+    def add(carry, part):
+        model_state, total = carry
+        batch, part_key = _batch(program, source, k, part), jax.random.fold_in(key, part)
+        loss, (changed, _) = program.task.loss(params, model_state, batch, part_key, True)
+        return (cast_like(changed, model_state), total + jnp.asarray(loss, total.dtype)), None
+
+    parts, total = jnp.arange(program.accumulate), jnp.zeros(())
+    (_, total), _ = jax.lax.scan(add, (state.model_state, total), parts)
+    return total / program.accumulate
+
+
+def _batch(program: Program, source: Rows | Loaded, k: jax.Array, part: jax.Array) -> Any:
+    """A batch of update k."""
+    return _spread(source.fetch(k * program.accumulate + part), program.mesh)
+
+
 def _mean_gradient(program: Program, state: State, source: Rows | Loaded, k: jax.Array, key):
     """The means over the batches of update k: loss, model state, metrics and gradient."""
     gradient = jax.value_and_grad(program.task.loss, has_aux=True)
 
     def one(model_state, part):
-        batch = _spread(source.fetch(k * program.accumulate + part), program.mesh)
+        batch = _batch(program, source, k, part)
         (loss, (model_state, metrics)), grads = gradient(
             state.params, model_state, batch, jax.random.fold_in(key, part), True
         )
@@ -173,7 +198,7 @@ def _used(opt_state: Any, optimizer: Optimizer, step: jax.Array) -> tuple[jax.Ar
     """The learning rate and the momentum of the last update; NaN where the optimizer tells none.
 
     A range test knows them all the same, by the count of the optimizer's own schedules: under
-    `optax.MultiSteps` they do not count every step.
+    `optax.MultiSteps` they do not count every step. Plateaus scale whatever rate there is.
     """
     used = {}
     if isinstance(optimizer, Ramped):
@@ -182,7 +207,8 @@ def _used(opt_state: Any, optimizer: Optimizer, step: jax.Array) -> tuple[jax.Ar
     if any(injected_states(opt_state)):
         used |= get_hyperparams(opt_state)
     nan = jnp.full((), jnp.nan)
-    return used.get("learning_rate", nan), used.get("momentum", used.get("b1", nan))
+    scale = math.prod(plateau_scales(opt_state), start=jnp.ones(()))
+    return scale * used.get("learning_rate", nan), used.get("momentum", used.get("b1", nan))
 
 
 def _last_count(opt_state: Any, step: jax.Array) -> jax.Array:

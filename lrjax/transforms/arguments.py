@@ -91,6 +91,15 @@ def _is_integer(annotation: Any) -> bool:
     return written or (int in kinds and float not in kinds)
 
 
+def accepted(update: Callable, extra_args: dict[str, Any]) -> dict[str, Any]:
+    """The extra arguments that a transform's update takes: all of them, or those that it names."""
+    parameters = inspect.signature(update).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return extra_args
+    names = {parameter.name for parameter in parameters}
+    return {name: value for name, value in extra_args.items() if name in names}
+
+
 def check_optimizer(optimizer: Callable, names: Iterable[str], setter: str = "lanes") -> None:
     """An optimizer must take every hyperparameter that is set."""
     for name in names:

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from lrjax import _checks
 from lrjax._dtypes import as_hyperparameter, cast_like, cast_updates, widen_floats
 from lrjax.schedules import Schedule
-from lrjax.transforms.arguments import is_hyperparameter, is_schedule, wants_function
+from lrjax.transforms.arguments import accepted, is_hyperparameter, is_schedule, wants_function
 from lrjax.transforms.hyperparams import injected_states
 
 __all__ = ["inject"]
@@ -112,12 +112,13 @@ def injects(update: Callable) -> Callable:
 @injects
 def _update(injection: Injection, updates: Any, state: Any, params: Any = None, **extra_args: Any):
     hyperparams = state.hyperparams | _scheduled(injection, state.count)
-    transform = optax.with_extra_args_support(_build(injection, hyperparams))
+    transform = _build(injection, hyperparams)
     # Computed in the hyperparameters' type and stored in its own: Optax is not made for float32
     # hyperparameters beside bfloat16. It also mixes its counters with floats.
     with jax.numpy_dtype_promotion("standard"):
         new_updates, inner_state = transform.update(
-            *widen_floats((updates, state.inner_state, params)), **extra_args
+            *widen_floats((updates, state.inner_state, params)),
+            **accepted(transform.update, extra_args),
         )
         new_updates = cast_updates(new_updates, updates, params)
     return new_updates, optax.InjectStatefulHyperparamsState(

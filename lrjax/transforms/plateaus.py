@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from lrjax import _checks
 from lrjax._dtypes import as_hyperparameter, cast_like
+from lrjax.transforms.hyperparams import is_injected
 from lrjax.transforms.injection import Transform, injects
 
 __all__ = ["plateau"]
@@ -27,22 +28,22 @@ class Rule(NamedTuple):
     """When to cut and by how much, in the terms of one convention."""
 
     factor: ArrayLike
-    limit: int  # looks without improvement, the last of which cuts
-    cooldown: int  # looks after a cut that do not count
+    limit: int  # checks without improvement, the last of which cuts
+    cooldown: int  # checks after a cut that do not count
     sign: float  # 1 where smaller is better, else -1
     rtol: ArrayLike
     atol: ArrayLike
     min_scale: ArrayLike
-    accumulation_size: int  # updates per look
+    accumulation_size: int  # updates per check
 
 
 class PlateauState(NamedTuple):
     """What is known of the metric; negated where larger is better."""
 
     best: jax.Array  # f32[]
-    bad: jax.Array  # i32[], looks since the last improvement
-    cooldown: jax.Array  # i32[], looks left that do not count
-    seen: jax.Array  # i32[], updates since the last look
+    bad: jax.Array  # i32[], checks since the last improvement
+    cooldown: jax.Array  # i32[], checks left that do not count
+    seen: jax.Array  # i32[], updates since the last check
     mean: jax.Array  # f32[], of the metric over them
 
 
@@ -61,7 +62,7 @@ def plateau(
     r"""Scale the updates down by a factor whenever a metric has stopped improving.
 
     Chain it after an optimizer and give every update the metric: `update(grads, state, params,
-    value=loss)`. The metric is looked at once in `accumulation_size` updates (say, an epoch's),
+    value=loss)`. The metric is checked once every `accumulation_size` updates (say, an epoch's),
     as their mean; a cut holds from that update on. With m the metric and b its best so far, it
     improves where
 
@@ -70,25 +71,25 @@ def plateau(
 
     Args:
         factor: by which a cut multiplies the scale, which starts at 1.
-        patience: consecutive looks without improvement that are tolerated. In the convention
-            `"torch"` the next one cuts; in `"keras"` and `"optax"` the last of them does.
+        patience: consecutive checks without improvement to tolerate. With `"torch"` the next one
+            cuts; with `"keras"` and `"optax"` the last of them does.
         mode: `"min"` where smaller is better, `"max"` where larger is.
         rtol: r, relative; PyTorch's `threshold`.
         atol: a, absolute; Keras's `min_delta` (with `rtol=0`).
-        cooldown: looks after a cut that do not count. In `"keras"` the last of them counts again.
+        cooldown: checks after a cut that do not count. With `"keras"` the last counts again.
         min_scale: the smallest scale.
-        accumulation_size: updates per look.
-        convention: `"torch"`, `"keras"` or `"optax"`, whose `patience` and `cooldown` are meant.
+        accumulation_size: updates per check.
+        convention: `"torch"`, `"keras"` or `"optax"`: whose `patience` and `cooldown` to follow.
 
     Returns:
         A gradient transformation; `get_hyperparams` reports the `scale`, and `set_hyperparams`
         resets it.
 
     Raises:
-        ValueError: for a factor outside (0, 1], a negative number of looks or threshold, a
+        ValueError: for a factor outside (0, 1], a negative number of checks or threshold, a
             `min_scale` outside [0, 1], an unknown mode or convention; at `update`, for a
             `value` that is not a scalar.
-        TypeError: for a fractional number of looks; at `update`, without a `value`.
+        TypeError: for a fractional number of checks; at `update`, without a `value`.
 
     Example:
         >>> from lrjax import get_hyperparams, sgd
@@ -120,7 +121,7 @@ def plateau(
     return Transform(_init, partial(_update, rule))
 
 
-# What to add to patience and cooldown, so that `limit` looks cut and `cooldown` do not count.
+# What to add to patience and cooldown, so that `limit` checks cut and `cooldown` do not count.
 _CONVENTIONS = {"torch": (1, 0), "keras": (0, -1), "optax": (0, 0)}
 
 
@@ -137,6 +138,17 @@ def _init(params: Any) -> optax.InjectStatefulHyperparamsState:
         hyperparams_states={},
         inner_state=PlateauState(best, bad, cooldown, seen, mean),
     )
+
+
+def plateau_scales(opt_state: Any) -> list[jax.Array]:
+    """The scale of every plateau in a state, whether lrjax's or Optax's."""
+
+    def is_plateau(state):
+        ours = is_injected(state) and isinstance(state.inner_state, PlateauState)
+        return ours or isinstance(state, optax.contrib.ReduceLROnPlateauState)
+
+    found = filter(is_plateau, jax.tree.leaves(opt_state, is_leaf=is_plateau))
+    return [state.hyperparams["scale"] if is_injected(state) else state.scale for state in found]
 
 
 @injects
@@ -160,11 +172,11 @@ def _update(
 def _observe(
     rule: Rule, scale: jax.Array, state: PlateauState, value: ArrayLike
 ) -> tuple[jax.Array, PlateauState]:
-    """Take in a value of the metric and, if it is time, look at their mean."""
+    """Take in a value of the metric and, if it is time, check their mean."""
     seen = state.seen + 1
     value = jnp.asarray(value, state.mean.dtype)
     mean = state.mean + (rule.sign * value - state.mean) / seen.astype(state.mean.dtype)
-    look = seen == rule.accumulation_size
+    due = seen == rule.accumulation_size
 
     improved = mean < state.best - (rule.atol + rule.rtol * jnp.abs(state.best))
     best = jnp.where(improved, mean, state.best)
@@ -174,6 +186,6 @@ def _observe(
     cooldown = jnp.where(cut, rule.cooldown, jnp.maximum(state.cooldown - 1, 0))
 
     zero = jnp.zeros_like(seen)
-    looked = PlateauState(best, jnp.where(cut, 0, bad), cooldown, zero, jnp.zeros_like(mean))
+    checked = PlateauState(best, jnp.where(cut, 0, bad), cooldown, zero, jnp.zeros_like(mean))
     waiting = state._replace(seen=seen, mean=mean)
-    return jax.tree.map(partial(jnp.where, look), (reduced, looked), (scale, waiting))
+    return jax.tree.map(partial(jnp.where, due), (reduced, checked), (scale, waiting))
