@@ -56,3 +56,8 @@ def cast_updates(new: Any, grads: Any, params: Any) -> Any:
         return jnp.asarray(update, one if one == other else wider(one, other))
 
     return jax.tree.map(cast, new, grads, params)
+
+
+def is_key(array: Any) -> bool:
+    """Whether this is an array of random keys, which NumPy does not know."""
+    return isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)

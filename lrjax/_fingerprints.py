@@ -21,6 +21,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lrjax._dtypes import is_key
+
 
 def fingerprint(value: Any, *, largest: float = np.inf) -> str:
     """A short text that is the same for the same value, in every process and every run.
@@ -250,7 +252,7 @@ def _array_data(array: Any, largest: float) -> bytes:
     if array.nbytes > largest:
         return f"{dtype}{array.shape}".encode()
     if isinstance(array, jax.Array):
-        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        if is_key(array):
             array = jax.random.key_data(array)
         if not array.is_fully_addressable:
             array = multihost_utils.process_allgather(array, tiled=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lrjax import _checks
 
@@ -57,6 +57,6 @@ def on_one_cpu(mesh: Mesh | None) -> bool:
     return mesh is None and jax.default_backend() == "cpu"
 
 
-def sharding(mesh: Mesh | None, *axes: str) -> NamedSharding | None:
+def sharding(mesh: Mesh | AbstractMesh | None, *axes: str) -> NamedSharding | None:
     """The sharding of arrays along some axes of a mesh; whole on every device without any."""
     return None if mesh is None else NamedSharding(mesh, PartitionSpec(*axes))

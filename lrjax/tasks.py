@@ -40,7 +40,8 @@ def task(loss_fn: Callable, init: Any) -> Task:
 
     Args:
         loss_fn: `(params, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
-        init: `key -> params`, or the parameters themselves, which may be a module of Equinox.
+        init: `key -> params`, or the parameters themselves, which may be a module of Equinox,
+            filtered by `eqx.is_inexact_array` where it holds more than parameters.
 
     Returns:
         A task without a model state.
@@ -118,7 +119,7 @@ def linen_task(
         sample_batch: a batch, to initialize the parameters with.
         inputs: `batch -> ` the module's argument, or a dict of several of its arguments by their
             names; the batch's first element by default.
-        rngs: streams of random numbers that the module draws from in training.
+        rngs: streams of random numbers that the module draws from.
         mutable: collections of variables that training changes. What a module sows is not kept.
 
     Returns:
@@ -169,9 +170,10 @@ def linen_task(
     def loss(params, model_state, batch, key, train):
         variables = {"params": params, **model_state}
         args, kwargs = arguments(batch)
-        apply = functools.partial(module.apply, variables, *args, **kwargs, **mode(train))
+        given = {**kwargs, **mode(train), "rngs": streams(key)}
+        apply = functools.partial(module.apply, variables, *args, **given)
         if train:
-            outputs, changed = apply(rngs=streams(key), mutable=list(mutable))
+            outputs, changed = apply(mutable=list(mutable))
             kept = {name: tree for name, tree in changed.items() if alike(tree, model_state, name)}
             model_state = {**model_state, **kept}
         else:
@@ -192,14 +194,17 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
 
     The loss function sees the model in training or in evaluation mode (`model.train()`,
     `model.eval()`), with fresh random numbers at every update. What the model sows is not kept;
-    an array that it holds must be an `nnx.Variable`, or marked by `nnx.data`.
+    an array that it holds must be an `nnx.Variable`, or marked by `nnx.data`. Where the model
+    itself changes a parameter, as `nnx.WeightNorm` does, the change is of that call only.
 
     Args:
         make_model: `nnx.Rngs -> nnx.Module`.
         loss_fn: `(model, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
 
     Returns:
-        A task whose model state holds all variables but parameters and random numbers.
+        A task whose model state holds all variables but parameters and random numbers: a model
+        gives both for `initial` by `_, params, _, model_state = nnx.split(model, nnx.Param,
+        nnx.RngState, ...)`.
 
     Raises:
         TypeError: if `make_model` or `loss_fn` is not a function.

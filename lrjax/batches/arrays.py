@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrjax import _checks
+from lrjax._dtypes import is_key
 
 __all__ = ["ArrayBatches", "array_batches"]
 
@@ -141,6 +142,11 @@ def _check_lengths(name: str, data: Any) -> int:
 def _readable(array: Any) -> Any:
     """An array of JAX, or one of NumPy: also of PyTorch's tensors and pandas' frames."""
     return array if isinstance(array, jax.Array) else np.asarray(array)
+
+
+def copied(array: Any) -> Any:
+    """A copy in the host's memory, because batches may be written into one memory after another."""
+    return array if is_key(array) else np.array(array)
 
 
 def are_arrays(given: Any) -> bool:

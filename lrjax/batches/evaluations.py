@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from lrjax import _checks
-from lrjax.batches.arrays import ArrayBatches, as_batches
+from lrjax.batches.arrays import ArrayBatches, as_batches, copied
 from lrjax.batches.readers import describe, stack
 from lrjax.batches.streams import StreamBatches
 
@@ -55,8 +54,8 @@ def reread(batches: Any) -> Any:
 
 
 def _read(batches: Iterable[Any]) -> list[Any]:
-    """Copies of all batches, because their memory may be used again."""
-    return [jax.tree.map(np.array, batch) for batch in batches]
+    """Copies of all batches."""
+    return [jax.tree.map(copied, batch) for batch in batches]
 
 
 def _samples(shapes: list[Any]) -> list[float]:

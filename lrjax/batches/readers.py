@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrjax import _checks
+from lrjax._dtypes import is_key
 from lrjax.batches.arrays import ArrayBatches, take
 from lrjax.batches.streams import PREFETCH, StreamBatches, all_alike, read_ahead, too_few_batches
 
@@ -159,4 +160,8 @@ def describe(batch: Any) -> Any:
 
 def stack(batches: list[Any]) -> Any:
     """Batches along a new first axis."""
-    return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
+
+    def stacked(*arrays):
+        return jnp.stack(arrays) if is_key(arrays[0]) else np.stack(arrays)
+
+    return jax.tree.map(stacked, *batches)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from lrjax import _checks
+from lrjax.batches.arrays import copied
 
 __all__ = ["StreamBatches", "stream_batches"]
 
@@ -119,12 +119,12 @@ def _one_pass(batches: Iterable[Any], number: int, first: Any, restarts: bool) -
 
 
 def _copies(batches: Iterable[Any], number: int) -> Iterator[Any]:
-    """Copies, because their memory may be used again, of batches from some number on."""
+    """Copies of batches from some number on."""
     iterator = None
     while True:
         try:
             iterator = iter(batches) if iterator is None else iterator
-            batch = jax.tree.map(np.array, next(iterator))
+            batch = jax.tree.map(copied, next(iterator))
         except StopIteration:
             return
         except Exception as error:

@@ -113,7 +113,8 @@ def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
         lanes: a dict of lists makes a grid, `{"weight_decay": [0, 1e-4], "momentum": [0.9]}`; a
             list of dicts makes a list of lanes; None makes one lane per seed.
         seeds: the number of seeds for every lane, or a list of them. A lane's initial parameters
-            are `task.init(jax.random.key(seed))`, whatever its hyperparameters.
+            are `task.init(jax.random.key(seed, impl="threefry2x32"))`, whatever its
+            hyperparameters: the kind of key is JAX's default, and stays when that is changed.
         initial: `(params, model_state)` or `(params, model_state, opt_state)` to start every
             lane from; of an optimizer's state the moments are kept, and schedules and
             hyperparameters start anew. Seeds then differ in the random numbers that the loss
@@ -203,7 +204,7 @@ def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
         interruptible() as stopped,
         explained(),
     ):
-        measures = measure(task, optimizer, initial, grid, data.sample, version)
+        measures = measure(task, optimizer, initial, grid, data.sample, version, bool(groups))
         most = settings.most_steps(measures.flops * at_once, data.bytes)
         chunk_steps = settings.chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
         spans, length = cut_steps(

@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxprs_in_params
 from lrjax import _checks
 from lrjax.convolutions import convolves
 from lrjax.lanes import Lanes
-from lrjax.sweeps import runs
+from lrjax.sweeps import runs, starts
 from lrjax.sweeps.runs import Optimizer
 from lrjax.tasks import Task
 
@@ -30,12 +30,19 @@ class Measures(NamedTuple):
 
 
 def measure(
-    task: Task, optimizer: Optimizer, initial: Any, grid: Lanes, sample: Any, version: str
+    task: Task,
+    optimizer: Optimizer,
+    initial: Any,
+    grid: Lanes,
+    sample: Any,
+    version: str,
+    evaluated: bool,
 ) -> Measures:
     """What a task measures and costs, from one abstract trace; raises if the loss is no scalar."""
     hyperparams = {name: values[0] for name, values in grid.hyperparams.items()}
-    traced = _losses.trace(hyperparams, grid.seeds[0], optimizer, initial, sample, task, version)
-    names = []
+    arguments = hyperparams, grid.seeds[0], optimizer, initial, sample, task, version, evaluated
+    traced = _losses.trace(*arguments)
+    names: list[list[str]] = []
     for loss, (_, metrics) in traced.out_info:
         if loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
             raise ValueError(f"task.loss must give a scalar float as the loss, got {loss}.")
@@ -43,17 +50,21 @@ def measure(
             if metric.shape:
                 raise ValueError(f"task.loss must give scalars as metrics, got {name}: {metric}.")
         names.append(sorted(metrics))
-    # Two losses were traced, and a loss with its gradient costs about three.
-    return Measures(names[0], names[1], 1.5 * _counted(traced.jaxpr), convolves(traced.jaxpr))
+    # A loss with its gradient costs about three losses.
+    flops = 3 * _counted(traced.jaxpr) / len(names)
+    return Measures(names[0], names[1] if evaluated else [], flops, convolves(traced.jaxpr))
 
 
-@functools.partial(jax.jit, static_argnames=("task", "version"))
-def _losses(hyperparams, seed, optimizer, initial, batch, task, version):
-    """A lane's first loss and metrics, in training and in evaluation."""
+@functools.partial(jax.jit, static_argnames=("task", "version", "evaluated"))
+def _losses(hyperparams, seed, optimizer, initial, batch, task, version, evaluated):
+    """A lane's first loss and metrics, in training and, if there is one, in evaluation."""
     del version  # only part of the key that JAX caches programs by
+    if initial is not None:
+        starts.check_model_state(initial[1], jax.eval_shape(task.init, runs.lane_key(seed))[1])
     state = runs.init(hyperparams, seed, optimizer, initial, task)
     call = functools.partial(task.loss, state.params, state.model_state, batch)
-    answers = [call(jax.random.key(seed), train) for train in (True, False)]
+    modes = (True, False) if evaluated else (True,)
+    answers = [call(runs.lane_key(seed), train) for train in modes]
     for answer in answers:
         _check_answer(answer, state.model_state)
     return answers

@@ -64,11 +64,20 @@ class Record(NamedTuple):
     momentum: jax.Array
 
 
+def lane_key(seed: jax.Array) -> jax.Array:
+    """The key of all random numbers of a run.
+
+    Not of JAX's default kind, which may be `rbg`: what a lane draws of that depends, under `vmap`,
+    on the lanes beside it.
+    """
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def init(
     hyperparams: Hyperparams, seed: jax.Array, optimizer: Optimizer, initial: Any, task: Task
 ) -> State:
     """The state of a run before its first update."""
-    start = initial or task.init(jax.random.key(seed))
+    start = initial or task.init(lane_key(seed))
     if not isinstance(start, tuple) or len(start) < 2:
         raise _checks.KindError(f"task.init must return (params, model_state), got {start!r}.")
     params, model_state, *opt_state = start
@@ -98,7 +107,7 @@ def train(
     """Run the updates from `span[0]` to `span[1]`; the records after them are NaN."""
     start, stop = span
     transform = optimizer(**hyperparams)
-    key = jax.random.fold_in(jax.random.key(seed), TRAINING)
+    key = jax.random.fold_in(lane_key(seed), TRAINING)
 
     def update(state, k):
         step = start + k
@@ -185,11 +194,13 @@ def _spread(batch: Any, mesh: Mesh | None) -> Any:
     """The batch, split over the devices that share it."""
     if mesh is None or DATA not in mesh.axis_names:
         return batch
+    # The mesh as it is within `shard_map`: what follows would not go with the one around it.
+    within = sharding(jax.sharding.get_abstract_mesh(), DATA)
 
     def split(array):
         if not array.ndim or array.shape[0] % mesh.shape[DATA]:
             return array
-        return jax.lax.with_sharding_constraint(array, sharding(mesh, DATA))
+        return jax.lax.with_sharding_constraint(array, within)
 
     return jax.tree.map(split, batch)
 
@@ -246,7 +257,7 @@ def evaluate(
     state: State, seed: jax.Array, groups: Sequence[Group], program: Program
 ) -> tuple[jax.Array, Metrics]:
     """The mean loss and metrics over all samples, NaN for a run that has diverged."""
-    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+    key = jax.random.fold_in(lane_key(seed), EVALUATION)
 
     def widened(value):
         array = jnp.asarray(value)

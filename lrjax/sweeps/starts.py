@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrjax import _checks
+from lrjax.transforms.groups import parameter_names
 from lrjax.transforms.moments import with_moments
 
 
@@ -23,6 +24,19 @@ def check_trainable(params: Any) -> None:
                 f"{jax.typeof(leaf) if is_number else repr(leaf)} at {name}: what is not trained "
                 "belongs in the model state."
             )
+
+
+def check_model_state(given: Any, expected: Any) -> None:
+    """A model state that is given must hold what the task's own does."""
+    names, wanted = (
+        set(parameter_names([path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]))
+        for tree in (given, expected)
+    )
+    if names != wanted:
+        raise ValueError(
+            "initial must have a model state as task.init makes it, got one "
+            f"without {sorted(wanted - names)} and with {sorted(names - wanted)}."
+        )
 
 
 def with_initial(fresh: Any, opt_state: Any) -> Any:

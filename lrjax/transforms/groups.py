@@ -114,16 +114,25 @@ def _labels(params: Any, *, patterns: tuple[str, ...]) -> Any:
 
 def parameter_names(paths: list[tuple]) -> list[str]:
     """The names of parameters, joined by slashes, the same in Flax's boxes and without them."""
+    return [name_of(path) for path in unboxed(paths)]
+
+
+def name_of(path: tuple) -> str:
+    """A path's keys, joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def unboxed(paths: list[tuple]) -> list[tuple]:
+    """The paths without what Flax's boxes add to them."""
     # Flax's boxes (nnx.Variable, linen.Partitioned) hold a parameter as their only `value`;
     # inside an NNX optimizer the same parameters come without boxes, and must get the same names.
     held = Counter(path[:-1] for path in paths)
 
-    def name(path):
+    def is_boxed(path):
         is_value = len(path) > 1 and getattr(path[-1], "name", None) == "value"
-        boxed = is_value and held[path[:-1]] == 1
-        return jax.tree_util.keystr(path[:-1] if boxed else path, simple=True, separator="/")
+        return is_value and held[path[:-1]] == 1
 
-    return [name(path) for path in paths]
+    return [path[:-1] if is_boxed(path) else path for path in paths]
 
 
 def geometric_learning_rates(

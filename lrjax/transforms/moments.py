@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import optax
+import numpy as np
 
-from lrjax.transforms.groups import parameter_names
+from lrjax.transforms.groups import name_of, unboxed
 from lrjax.transforms.hyperparams import is_injected
 
 __all__ = ["keep_moments"]
@@ -22,7 +22,8 @@ def keep_moments(opt_state: Any, previous: Any) -> Any:
     Args:
         opt_state: of the new optimizer, `optimizer.init(params)`: its hyperparameters and the
             counts of its schedules are taken.
-        previous: of an optimizer with the same moments, of lrjax, Optax, or Flax's `nnx.Optimizer`.
+        previous: of an optimizer with the same moments, in whatever chain, of lrjax or Optax, or
+            the state of Flax's `nnx.Optimizer`.
 
     Returns:
         A state of the new optimizer.
@@ -46,57 +47,67 @@ def keep_moments(opt_state: Any, previous: Any) -> Any:
 
 def with_moments(fresh: Any, given: Any, expected: str) -> Any:
     """The fresh state with the given moments, or an error that says what was expected."""
-    try:
-        return _merged(fresh, given)
-    except (AttributeError, ValueError) as error:
-        wanted, found = _names(fresh), _names(given)
-        raise ValueError(
-            f"{expected}, {_few(wanted, found)}, got {_few(found, wanted)}."
-        ) from error
+    wanted, found = _moments(fresh), _moments(given)
+    if [moment[:2] for moment in wanted] != [moment[:2] for moment in found]:
+        raise ValueError(f"{expected}, {_few(wanted, found)}, got {_few(found, wanted)}.")
+    leaves, structure = jax.tree.flatten(fresh)
+    for to, of in zip(wanted, found, strict=True):
+        leaves[to.place] = of.value
+    return jax.tree.unflatten(structure, leaves)
 
 
-def _merged(fresh: Any, given: Any) -> Any:
-    if is_injected(given) and not is_injected(fresh):
-        given = given.inner_state
+class Moment(NamedTuple):
+    """An array that an optimizer has gathered."""
 
-    def merge(new, old):
-        if is_injected(new):
-            inner = old.inner_state if is_injected(old) else old
-            return new._replace(inner_state=_merged(new.inner_state, inner))
-        if not _has_no_moments(new):
-            return _in_the_place_of(new, old)
-        if not _has_no_moments(old):
-            raise ValueError(f"{old} has moments")
-        return new
-
-    def is_leaf(node):
-        is_moment = not isinstance(node, tuple | dict)
-        return is_moment or is_injected(node) or _has_no_moments(node)
-
-    return jax.tree.map(merge, fresh, given, is_leaf=is_leaf)
+    name: str
+    shape: tuple[int, ...]
+    value: Any
+    place: int  # among the leaves of the state
 
 
-def _in_the_place_of(new: Any, old: Any) -> Any:
-    """A moment in another's structure: `nnx.Optimizer` wraps its arrays in variables of its own."""
+def _moments(state: Any) -> list[Moment]:
+    """The moments of a state in order, wherever in chains and injected states they lie."""
+    gathered = jax.tree.leaves(_marked(state))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
     # In a tuple, because at a root nothing would tell a box from what is called `value`.
-    if _names((new,)) != _names((old,)):
-        raise ValueError(f"{old} is another moment")
-    return jax.tree.unflatten(jax.tree.structure(new), jax.tree.leaves(old))
+    paths = unboxed([(ROOT, *path) for path, _ in leaves])
+    return [
+        Moment(name_of(tuple(filter(_is_name, path))), np.shape(leaf), leaf, place)
+        for place, (path, (_, leaf)) in enumerate(zip(paths, leaves, strict=True))
+        if gathered[place]
+    ]
 
 
-def _names(tree: Any) -> list[str]:
-    return parameter_names([path for path, _ in jax.tree_util.tree_leaves_with_path(tree)])
+ROOT = jax.tree_util.SequenceKey(0)
+
+
+def _is_name(key: Any) -> bool:
+    """Whether a key tells what is gathered, and not only where in chains and injected states."""
+    is_place = isinstance(key, jax.tree_util.SequenceKey)
+    return not is_place and getattr(key, "name", None) != "inner_state"
+
+
+def _marked(state: Any) -> Any:
+    """The state with True for every moment, False for hyperparameters and counts of schedules."""
+
+    def is_node(node):
+        return is_injected(node) or getattr(node, "_fields", None) == ("count",)
+
+    def mark(node):
+        if is_injected(node):
+            own = jax.tree.map(lambda _: False, node._replace(inner_state=()))
+            return own._replace(inner_state=_marked(node.inner_state))
+        return jax.tree.map(lambda _: False, node) if is_node(node) else True
+
+    return jax.tree.map(mark, state, is_leaf=is_node)
 
 
 FEW = 4
 
 
-def _few(names: list[str], others: list[str]) -> str:
-    """Some of the names that are not among others."""
-    own = [name for name in names if name not in others] or ["nothing else"]
-    return ", ".join(own[:FEW]) + (f" and {len(own) - FEW} more" if len(own) > FEW else "")
-
-
-def _has_no_moments(state: Any) -> bool:
-    """Whether this is the state of a number, or the count of a schedule."""
-    return isinstance(state, optax.EmptyState) or getattr(state, "_fields", None) == ("count",)
+def _few(moments: list[Moment], others: list[Moment]) -> str:
+    """Some of the moments that are not among others."""
+    known = {other[:2] for other in others}
+    own = [f"{name}{[*shape]}" for name, shape, *_ in moments if (name, shape) not in known]
+    rest = f" and {len(own) - FEW} more" if len(own) > FEW else ""
+    return ", ".join(own[:FEW] or ["nothing else"]) + rest
