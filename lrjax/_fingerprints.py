@@ -30,9 +30,10 @@ def fingerprint(value: Any, *, largest: float = np.inf) -> str:
     Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
     and what they hold, dicts in their order; functions by name, code, defaults, what they close
     over and the globals that they name. Of those globals, functions, classes, dataclasses, arrays
-    and immutable values count; of lists, dicts, modules and other objects, which may be caches,
-    only what is read by a constant name, as `config["width"]` or `args.width`. What is installed
-    counts by its name, what cannot be looked into by its type.
+    and immutable values count; so do lists, dicts and sets of such values that a function only
+    reads. Of others, of modules and of other objects, which may be caches, only what is read by a
+    constant name counts, as `config["width"]` or `args.width`. What is installed counts by its
+    name, what cannot be looked into by its type.
 
     Args:
         value: pytrees of arrays, plain values and functions, or anything else.
@@ -123,12 +124,12 @@ def _globals(function: types.FunctionType) -> list[Any]:
     """The globals that a function names, with what it reads in them, of those that count."""
     if not _is_own(function):
         return []
-    found = (
-        value
-        for path in sorted(_paths(function.__code__), key=repr)
-        for value in _along(function.__globals__, path)
-    )
-    return [part for value in found for part in _relevant(value)]
+    parts = []
+    for reading in sorted(_readings(function.__code__), key=repr):
+        found = list(_along(function.__globals__, reading.path))
+        parts += [part for value in found for part in _relevant(value)]
+        parts += _container(found, reading)
+    return parts
 
 
 class Read(NamedTuple):
@@ -138,8 +139,15 @@ class Read(NamedTuple):
     is_item: bool
 
 
+class Reading(NamedTuple):
+    """What code reads of a global, and whether it writes no items at all."""
+
+    path: tuple[Read, ...]
+    only_reads: bool
+
+
 @functools.lru_cache(maxsize=1024)
-def _paths(code: types.CodeType) -> frozenset[tuple[Read, ...]]:
+def _readings(code: types.CodeType) -> frozenset[Reading]:
     """What code reads by constant names, as `config.model["width"]`, from the globals on.
 
     Not what it writes as well, which is not a constant: a counter, or what is kept for later.
@@ -149,11 +157,11 @@ def _paths(code: types.CodeType) -> frozenset[tuple[Read, ...]]:
     items = not any(step.opname == "STORE_SUBSCR" for step in steps)
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     found = (
-        _path(steps[k:], written, items)
+        Reading(_path(steps[k:], written, items), items)
         for k, step in enumerate(steps)
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval not in written
     )
-    return frozenset(found).union(*map(_paths, inner))
+    return frozenset(found).union(*map(_readings, inner))
 
 
 def _path(steps: list[dis.Instruction], written: set[str], items: bool) -> tuple[Read, ...]:
@@ -189,6 +197,42 @@ def _along(values: dict[str, Any], path: tuple[Read, ...]) -> Iterator[Any]:
             return
         value = value.fget if isinstance(value, property) else value
         yield value
+
+
+READERS = {"copy", "count", "get", "index", "items", "keys", "values"}
+MOST_ENTRIES, MOST_LEVELS = 1000, 10  # of what is taken for constants, and not for data
+
+
+def _container(found: list[Any], reading: Reading) -> list[Any]:
+    """The container that a reading ends in, as `weights` in `weights[k]` or `weights.items()`."""
+    if not (found and reading.only_reads):
+        return []
+    last = reading.path[len(found) - 1]
+    if not last.is_item:
+        found = found[:-1] if last.key in READERS else []
+    entries = list(itertools.islice(_entries(found[-1]), MOST_ENTRIES + 1)) if found else []
+    constant = all(entry is None or isinstance(entry, CONSTANTS) for entry in entries)
+    return found[-1:] if constant and len(entries) <= MOST_ENTRIES else []
+
+
+def _entries(value: Any, levels: int = MOST_LEVELS) -> Iterator[Any]:
+    """What a container holds, at any level; of anything else, the value itself."""
+    inside = _inside(value)
+    if inside is None or not levels:
+        yield value
+        return
+    for entry in inside:
+        yield from _entries(entry, levels - 1)
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, Mapping):
+        return value.values()
+    # An object that answers for its attributes, as ml_collections.ConfigDict.
+    answers = hasattr(type(value), "__getattr__") and not isinstance(value, CONSTANTS)
+    return getattr(value, "__dict__", {}).values() if answers else None
 
 
 def _relevant(value: Any) -> list[Any]:

@@ -1,4 +1,5 @@
 import contextlib
+import functools
 
 import flax
 import jax
@@ -155,6 +156,25 @@ def test_arrays_must_hold_numbers(dtype):
 def test_a_frozen_dict_is_data():
     data = flax.core.freeze({"x": np.arange(10.0, dtype=np.float32)})
     assert as_batches("batches", data).batch_size == 10
+
+
+def keys_loss(params, batch):
+    points, keys = batch
+    noise = jax.vmap(jax.random.normal)(keys)
+    return jnp.mean((points @ params - noise) ** 2)
+
+
+def test_streams_and_lists_may_hold_keys():
+    points = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    data = points, jax.random.split(jax.random.key(0), 32)
+    whole = lrjax.array_batches(data, 16, shuffle=False)
+    listed = [whole(0), whole(1)]
+    run = functools.partial(lrjax.range_test, lrjax.task(keys_loss, jnp.zeros(3)), steps=4)
+    expected = run(whole, eval_batches=whole)
+    for batches in (listed, (listed[k % 2] for k in range(4))):
+        curves = run(batches, eval_batches=listed)
+        np.testing.assert_allclose(curves.loss, expected.loss, rtol=1e-6)
+        np.testing.assert_allclose(curves.eval_loss, expected.eval_loss, rtol=1e-6)
 
 
 def test_arrays_may_be_of_other_libraries_or_keys():

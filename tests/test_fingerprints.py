@@ -148,6 +148,19 @@ SCALE, WEIGHTS, CACHE = 2.0, np.ones(3), {}
 ACT, DTYPE, mean = jax.nn.relu, jnp.bfloat16, 1.0
 ARGS, CONFIG = types.SimpleNamespace(power=2, unread=0), {"model": {"shift": 1}, "unread": 0}
 CALLS, COUNTS = types.SimpleNamespace(n=0), {"n": 0}
+MIX, PARTS, LOG, FUNCTIONS = {"a": 1.0, "b": [2.0]}, ["a"], [], {"f": len}
+
+class Settings:
+    def __init__(self, **fields):
+        self.__dict__["fields"] = fields
+
+    def __getattr__(self, name):
+        try:
+            return self.__dict__["fields"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+SETTINGS = Settings(rate=0.1, unread=0)
 
 def inner(x):
     return x * SCALE
@@ -193,7 +206,13 @@ def model(params, x):
     COUNTS["n"] += 1
     return NETWORK.apply(params, configured(x))
 
+def mixed(x):
+    LOG.append(x)
+    FUNCTIONS.get("f")
+    return sum(MIX[part] * x for part in PARTS) + SETTINGS.rate
+
 def configured(x):
+    x = mixed(x)
     return x**ARGS.power + CONFIG["model"]["shift"]
 
 batch = np.ones((2, 3), np.float32)
@@ -210,6 +229,8 @@ def fingerprints(name, old="", new=""):
         exec(compile(PROGRAM.replace(old, new), f"{name}.py", "exec"), module.__dict__)
         found = [fingerprint(value) for value in module.VALUES]
         module.CACHE["seen"] = module.CALLS.n = module.COUNTS["n"] = 1
+        module.LOG.append(1.0)
+        module.FUNCTIONS["g"] = print
         assert found == [fingerprint(value) for value in module.VALUES]
         return np.array(found)
     finally:
@@ -233,7 +254,10 @@ def fingerprints(name, old="", new=""):
         ("Slotted(1.0)", "Slotted(2.0)", [True, False, True, False]),
         ("power=2", "power=3", [False, True, False, False]),
         ('"shift": 1', '"shift": 2', [False, True, False, False]),
-        ("unread=0", "unread=1", [False] * 4),
+        ('"b": [2.0]', '"b": [3.0]', [False, True, False, False]),
+        ('["a"], []', '["b"], []', [False, True, False, False]),
+        ("rate=0.1", "rate=0.2", [False, True, False, False]),
+        ("power=2, unread=0", "power=2, unread=1", [False] * 4),
         ('"unread": 0', '"unread": 1', [False] * 4),
         (
             "mean = jax.nn.relu, jnp.bfloat16, 1.0",

@@ -124,6 +124,45 @@ def test_convolutional_lanes_are_the_same_on_a_mesh(mesh):
     assert_close(run(eval_batches=data, mesh=mesh), run(eval_batches=data), rtol=1e-4)
 
 
+INDEXED = {
+    "rows in another order": lambda x, key: x[jax.random.permutation(key, len(x))],
+    "some columns": lambda x, key: x[:, jnp.array([0, 2])],
+    "changed entries": lambda x, key: x.at[:, 0].set(0.5),
+}
+
+
+@pytest.mark.parametrize("indexed", INDEXED.values(), ids=INDEXED)
+def test_batches_that_are_split_may_be_indexed(indexed):
+    def loss(params, model_state, batch, key, train):
+        return jnp.mean((batch[0] @ params - indexed(batch[0], key).sum(-1)) ** 2), ({}, {})
+
+    task = lrjax.Task(lambda key: (jax.random.normal(key, (5,)), {}), loss)
+    run = functools.partial(
+        lrjax.range_test, task, DATA, seeds=2, steps=4, start=1e-3, end=0.1, eval_batches=HELD_OUT
+    )
+    assert_close(run(mesh=mesh_of(2, data=2)), run())
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_lanes_of_one_seed_are_the_same_run_with_any_kind_of_keys(kind):
+    """Of `rbg`, what is drawn under `vmap` depends on the lanes beside."""
+
+    def loss(params, model_state, batch, key, train):
+        kept = jax.random.bernoulli(key, 0.5, batch[0].shape)
+        return plain_loss(params, (jnp.where(kept, batch[0], 0.0), batch[1])), ({}, {})
+
+    task = lrjax.Task(lambda key: (network_init(key), {}), loss)
+    with jax.default_prng_impl(kind):
+        run = functools.partial(
+            lrjax.range_test, task, DATA, seeds=2, steps=4, eval_batches=HELD_OUT
+        )
+        curves = run(lanes={"weight_decay": [0.0, 0.0, 0.0]}, mesh=mesh_of(2))
+        alone = run(lanes={"weight_decay": [0.0]})
+    for lane in range(3):
+        np.testing.assert_allclose(curves.loss[lane], alone.loss[0], rtol=1e-5)
+        np.testing.assert_allclose(curves.eval_loss[lane], alone.eval_loss[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("size", [15, 16])
 def test_what_does_not_divide_is_not_split(size):
     """Neither a batch of 15 samples over two devices, nor the number that comes with it."""

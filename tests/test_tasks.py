@@ -1,6 +1,7 @@
 import functools
 
 import equinox
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -207,6 +208,33 @@ def test_a_linen_module_may_sow_and_take_several_inputs():
     assert jax.tree.structure(after) == jax.tree.structure(model_state)
     batches = [jax.tree.map(np.asarray, batch)] * 3
     assert lrjax.range_test(task, batches, end=1e-2, steps=3).loss.shape == (1, 3)
+
+
+class Noisy(nn.Module):
+    """Draws whether it trains or not, and knows no other statistics than the batch's own."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(3)(x)
+        return x + 0.1 * jax.random.normal(self.make_rng("noise"), x.shape)
+
+
+def test_a_linen_module_may_draw_in_evaluation():
+    task = lrjax.linen_task(Noisy(), linen_loss, BATCH, rngs=("noise",))
+    params, model_state = task.init(KEY)
+    one, same, other = (
+        task.loss(params, model_state, BATCH, jax.random.key(seed), False)[0] for seed in (1, 1, 2)
+    )
+    assert one == same != other
+
+
+def test_a_module_that_only_trains_needs_no_evaluation():
+    network = nn.Sequential([nn.BatchNorm(use_running_average=False), nn.Dense(3)])
+    task = lrjax.linen_task(network, linen_loss, BATCH)
+    run = functools.partial(lrjax.range_test, task, BATCHES, steps=3, end=1e-2)
+    assert np.isfinite(run().loss).all()
+    with pytest.raises(flax.errors.ModifyScopeVariableError):
+        run(eval_batches=BATCHES)
 
 
 def test_a_batch_without_a_first_element_needs_inputs():
