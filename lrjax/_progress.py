@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-Report = Callable[[int, np.ndarray, np.ndarray, float], None]
+ShowProgress = Callable[[int, np.ndarray, np.ndarray, float], None]
 
 
 SLOW = 0.1  # share of the time spent waiting for data from which the bar shows it
 
 
 @contextlib.contextmanager
-def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[Report]:
+def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[ShowProgress]:
     """A bar on a terminal, and nothing elsewhere.
 
     Yields:
@@ -48,7 +48,7 @@ def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[Report]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("compiling", total=steps, alive=lanes, best=np.inf, speed=0.0)
 
-        def report(done: int, losses: np.ndarray, diverged: np.ndarray, waited: float) -> None:
+        def show(done: int, losses: np.ndarray, diverged: np.ndarray, waited: float) -> None:
             state = bar.tasks[0]
             best = np.fmin(state.fields["best"], np.fmin.reduce(losses, axis=None))
             speed = done / state.elapsed if state.elapsed else 0.0
@@ -63,4 +63,4 @@ def progress_bar(steps: int, lanes: int, *, enabled: bool) -> Iterator[Report]:
                 speed=speed,
             )
 
-        yield report
+        yield show

@@ -387,7 +387,7 @@ def test_evaluation_batches_may_come_from_a_generator():
 
 def test_folders_of_stages_may_be_a_cloud_s():
     protocol = Protocol(TASK, TRAIN, lrjax.sgd, 10, "gs://bucket/run", {})
-    assert protocol.of("cycles") == {"checkpoint_dir": "gs://bucket/run/cycles"}
+    assert protocol.options_for("cycles") == {"checkpoint_dir": "gs://bucket/run/cycles"}
 
 
 def test_where_nothing_is_learned_there_is_a_reason():

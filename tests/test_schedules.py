@@ -15,7 +15,7 @@ from hypothesis import given
 from schedule_cases import CASES, MAX_COUNT
 
 import lrjax.schedules as ls
-from lrjax.schedules._numerics import times
+from lrjax.schedules._numerics import scaled
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 FIRST_CASES = {name.partition(".")[0]: case for name, case in reversed(CASES.items())}
@@ -339,7 +339,7 @@ def counting(count):
 def test_a_product_with_a_fraction_is_exact(counts, numerator, denominator):
     exact = [min(count * numerator // denominator, LAST) for count in counts]
     for array in (np.int32(counts), jnp.int32(counts)):
-        assert times(array, numerator, denominator).tolist() == exact
+        assert scaled(array, numerator, denominator).tolist() == exact
 
 
 @pytest.mark.parametrize("mult", [10, 1000, 10.5])

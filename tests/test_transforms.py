@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import lrjax
+from lrjax.transforms.hyperparams import injected_states
 
 PARAMS = {
     "kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2),
@@ -53,7 +54,7 @@ def train(optimizer, params=PARAMS, steps=4):
         params, state = carry
         updates, state = optimizer.update(gradient(params), state, params)
         params = optax.apply_updates(params, updates)
-        told = lrjax.get_hyperparams(state) if any(lrjax.transforms.injected_states(state)) else {}
+        told = lrjax.get_hyperparams(state) if any(injected_states(state)) else {}
         return (params, state), (params, told)
 
     params = jax.tree.map(jnp.asarray, params)

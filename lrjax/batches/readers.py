@@ -52,7 +52,7 @@ class ArrayReader:
     """Reads a dataset on the device; see `reader`."""
 
     batches: ArrayBatches
-    bytes: ClassVar[int] = 0
+    batch_bytes: ClassVar[int] = 0
     waited: ClassVar[float] = 0.0
 
     @property
@@ -86,7 +86,7 @@ class StreamReader:
         except Exception:
             self.close()
             raise
-        self.bytes = sum(array.nbytes for array in jax.tree.leaves(first))
+        self.batch_bytes = sum(array.nbytes for array in jax.tree.leaves(first))
         self.waited = 0.0
         self._prefetch = stream.prefetch
         self._ahead = itertools.chain([first], self._items)
@@ -128,7 +128,7 @@ def reader(batches: Any, total: int) -> Reader:
         total: the number of the last batch that will be read, plus one.
 
     Returns:
-        A reader with `sample`, a batch of shapes; `bytes`, of a batch that is to be read;
+        A reader with `sample`, a batch of shapes; `batch_bytes`, what is read for a batch;
         `read(start, count, length, idle)`, which gives the batches `start` to `start + count`,
         filled up to `length` with repetitions of the last (a stream skips those before `start`);
         `waited`, the seconds spent waiting for data while `idle()` was true; and `close()`.

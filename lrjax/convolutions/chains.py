@@ -74,7 +74,7 @@ def find_chains(jaxpr: Jaxpr, rule: Callable[[JaxprEqn], Callable | None]) -> li
 
 def _chain(pool, makers, rule) -> Chain | None:
     """The chain that ends in a pooling, if there is one."""
-    window = pools.window(**pool.params)
+    window = pools.window_of(**pool.params)
     if rule(pool) is None or window is None or not window.disjoint or window.size[0] > 1:
         return None
     steps: list[Step] = []

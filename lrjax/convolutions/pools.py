@@ -17,11 +17,11 @@ from lrjax.convolutions.windows import MAX_TAPS, Window, pad, put_back, taps
 
 def rule(pool: Callable, *_shapes: tuple[int, ...], **params: Any) -> Callable | None:
     """What a pooling becomes, or None where its windows are not covered."""
-    found = window(**params)
+    found = window_of(**params)
     return None if found is None else functools.partial(pool, window=found)
 
 
-def window(
+def window_of(
     *, window_dimensions, window_strides, padding, base_dilation, window_dilation
 ) -> Window | None:
     """What a pooling's parameters say, if it is one whose windows are covered."""

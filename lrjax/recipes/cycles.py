@@ -12,8 +12,8 @@ import optax
 from jax.typing import ArrayLike
 
 from lrjax.schedules import Schedule, onecycle, onecycle_momentum
+from lrjax.sweeps.optimizers import momentum_name
 from lrjax.transforms.adapters import with_schedules
-from lrjax.transforms.arguments import momentum_name
 
 # "One tenth" of the maximum for a single cycle (Smith 2018, arXiv 1803.09820, section 5).
 MAX_OVER_MIN = 10.0

@@ -13,9 +13,9 @@ from lrjax.batches.evaluations import reread
 from lrjax.recipes.cycles import MIN_MOMENTUM
 from lrjax.recipes.results import Recipe
 from lrjax.recipes.stages import Protocol, range_tests, short_runs
+from lrjax.sweeps.optimizers import check_optimizer, momentum_name, takes
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
-from lrjax.transforms.arguments import check_optimizer, momentum_name, takes
 
 SET_BY_STAGES = {"lanes", "momentum", "ramp", "return_state", "steps"}
 

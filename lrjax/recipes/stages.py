@@ -31,7 +31,7 @@ class Protocol(NamedTuple):
     checkpoint_dir: str | os.PathLike | None
     options: dict[str, Any]
 
-    def of(self, stage: str) -> dict[str, Any]:
+    def options_for(self, stage: str) -> dict[str, Any]:
         """The options of a stage's sweep."""
         if self.checkpoint_dir is None:
             return self.options
@@ -116,7 +116,7 @@ def _range_test(
         steps=protocol.steps,
         momentum=momentum,
         lanes=None if weight_decays is None else {"weight_decay": weight_decays},
-        **protocol.of(stage),
+        **protocol.options_for(stage),
     )
 
 
@@ -232,7 +232,7 @@ def _short_runs(
         optimizer,
         steps=protocol.steps,
         lanes=lanes,
-        **{"eval_every": max(protocol.steps // 5, 1)} | protocol.of(stage),
+        **{"eval_every": max(protocol.steps // 5, 1)} | protocol.options_for(stage),
     )
 
 

@@ -67,7 +67,7 @@ def locate(count: Array, steps: int, mult: float, num_cycles: int | None = None)
         done, left = as_float(position), as_float(np.int32(steps) - position)
         return Cycle(number, count - position, done, left, as_float(steps), np.int32(1))
     table = cycle_table(steps, mult, num_cycles)
-    number = row(table.first, count)
+    number = row(count, table.first)
 
     def at(column, convert):
         return xp.asarray(convert(column))[number]

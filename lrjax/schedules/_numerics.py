@@ -21,12 +21,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lrjax import _checks
+from lrjax._checks import MAX_COUNT
 
 Schedule = Callable[[ArrayLike], jax.Array]
 Shape = str | Callable[[jax.Array], ArrayLike]
 Array = Any  # jax's or NumPy's, for which no common type exists
-
-MAX_COUNT = _checks.MAX_COUNT
 
 
 def namespace(*operands: Any) -> Any:
@@ -120,25 +119,25 @@ def divide(count: Array, steps: Array) -> tuple[Array, Array]:
     return whole, count - whole * steps
 
 
-def times(count: Array, numerator: int, denominator: int) -> Array:
+def scaled(count: Array, numerator: int, denominator: int) -> Array:
     """`floor(count * numerator / denominator)`, at most 2**31-1; both are below 2**31.
 
     Example:
-        >>> int(times(np.int32(33), 10, 11)), int(times(jnp.int32(33), 10, 11))
+        >>> int(scaled(np.int32(33), 10, 11)), int(scaled(jnp.int32(33), 10, 11))
         (30, 30)
     """
     if is_known(count):
-        scaled = np.asarray(count, np.int64) * numerator // denominator
-        return np.minimum(scaled, MAX_COUNT).astype(np.int32)
+        product = np.asarray(count, np.int64) * numerator // denominator
+        return np.minimum(product, MAX_COUNT).astype(np.int32)
     whole, rest = divmod(numerator, denominator)
-    part = _times_below_one(count, rest, denominator)
+    part = _scaled_below_one(count, rest, denominator)
     if not whole:
         return part
     fits = count <= (MAX_COUNT - part) // np.int32(whole)
     return jnp.where(fits, count * np.int32(whole) + part, np.int32(MAX_COUNT))
 
 
-def _times_below_one(count: jax.Array, numerator: int, denominator: int) -> jax.Array:
+def _scaled_below_one(count: jax.Array, numerator: int, denominator: int) -> jax.Array:
     """The same for a fraction below 1, in 32 bits, where the product may take 62."""
     high, low = count >> 16, count & np.int32(0xFFFF)
     step, left = divmod(numerator << 16, denominator)
@@ -269,7 +268,7 @@ def latest(count: Array, starts: Sequence[int], options: Sequence[Any]) -> Array
     return chosen
 
 
-def row(starts: Sequence[int] | np.ndarray, count: Array) -> Array:
+def row(count: Array, starts: Sequence[int] | np.ndarray) -> Array:
     """The index of the last of the ascending starts that the count has reached, or -1."""
     table = np.asarray(starts, np.int32)
     if is_known(count):

@@ -11,8 +11,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from lrjax import _checks
+from lrjax._checks import MAX_COUNT
 from lrjax.schedules import _growth, _numerics
-from lrjax.schedules._numerics import MAX_COUNT, Schedule
+from lrjax.schedules._numerics import Schedule
 from lrjax.schedules.steps import check_between
 
 __all__ = [
@@ -270,7 +271,7 @@ def _simplest_fraction(value: float) -> Fraction:
 
 @_numerics.closed_form
 def _stretch(count, schedule, numerator, denominator):
-    return _numerics.evaluate(schedule, _numerics.times(count, denominator, numerator))
+    return _numerics.evaluate(schedule, _numerics.scaled(count, denominator, numerator))
 
 
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:

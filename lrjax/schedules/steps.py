@@ -152,4 +152,4 @@ def _values_from(count, values, boundaries):
     """One of the values, by how many boundaries the count has reached."""
     if len(boundaries) <= 32:
         return _numerics.latest(count, boundaries, values)
-    return _numerics.namespace(count, *values).stack(values)[_numerics.row((0, *boundaries), count)]
+    return _numerics.namespace(count, *values).stack(values)[_numerics.row(count, (0, *boundaries))]

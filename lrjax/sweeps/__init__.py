@@ -3,7 +3,8 @@
 `engine.sweep` checks its arguments and sets everything up, `driver` is the loop on the host, and
 `range_tests` is a sweep whose learning rate rises, by one of `ramps`. What they use:
 
-- `arguments`: what a sweep is given; `measures`: what a task measures and costs, from shapes.
+- `arguments`: what a sweep is given; `optimizers`: what makes the optimizers of its lanes;
+  `measures`: what a task measures and costs, from shapes.
 - `runs`: one training run, which knows of no other; `starts`: what it starts from;
   `divergences`: when it has diverged; `programs`: the compiled programs of many.
 - `dispatches`: the programs, run over blocks of lanes; `memory`: how many lanes a block has;

@@ -26,7 +26,7 @@ class Settings(NamedTuple):
     chunk_steps: int | None
 
     @property
-    def batches(self) -> int:
+    def total_batches(self) -> int:
         """How many batches a lane takes."""
         return self.steps * self.accumulate
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lrjax._checkpoints import Checkpoints
-from lrjax._progress import Report
+from lrjax._progress import ShowProgress
 from lrjax.batches.readers import Reader
 from lrjax.lanes import Block, Lanes, cut_blocks
 from lrjax.sweeps.arguments import BLOCK_SIZE
@@ -31,14 +31,14 @@ class Host(NamedTuple):
         data: reads batches.
         tape: takes the records.
         checkpoints: an open folder, if there is one.
-        report: shows progress.
+        show_progress: what the bar is told of every dispatch.
         stopped: whether the user wants the sweep to end.
     """
 
     data: Reader
     tape: Tape
     checkpoints: Checkpoints | None
-    report: Report
+    show_progress: ShowProgress
     stopped: Callable[[], bool]
 
 
@@ -120,7 +120,7 @@ def _record(host: Host, blocks: list[Block], results: list[Results], span: Span)
     for block, each in zip(blocks, results, strict=True):
         write(host.tape, block, span, each)
     losses = host.tape.record.loss[:, span.start : span.stop]
-    host.report(span.stop, losses, np.isnan(losses[:, -1]), host.data.waited)
+    host.show_progress(span.stop, losses, np.isnan(losses[:, -1]), host.data.waited)
     return _alive(host.tape, span.stop)
 
 

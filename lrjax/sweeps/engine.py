@@ -36,13 +36,13 @@ from lrjax.sweeps.functions import comparable
 from lrjax.sweeps.interrupts import interruptible
 from lrjax.sweeps.measures import Measures, measure
 from lrjax.sweeps.memory import block_size
+from lrjax.sweeps.optimizers import check_complete, check_optimizer
 from lrjax.sweeps.processes import explained, together
 from lrjax.sweeps.runs import Optimizer, Program
 from lrjax.sweeps.spans import cut_steps, evaluations
 from lrjax.sweeps.tapes import FinalState, as_curves, blank_tape, final_state
 from lrjax.sweeps.workers import open_workers
 from lrjax.tasks import Task
-from lrjax.transforms.arguments import check_complete, check_optimizer
 
 
 @overload
@@ -198,14 +198,14 @@ def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
     at_once = min(len(grid), settings.lane_batch or len(grid))
     shown = progress and jax.process_index() == 0
     with (
-        contextlib.closing(together(reader, batches, settings.batches)) as data,
-        progress_bar(settings.steps, len(grid), enabled=shown) as report,
+        contextlib.closing(together(reader, batches, settings.total_batches)) as data,
+        progress_bar(settings.steps, len(grid), enabled=shown) as show_progress,
         open_workers(mesh, at_once) as team,
         interruptible() as stopped,
         explained(),
     ):
         measures = measure(task, optimizer, initial, grid, data.sample, version, bool(groups))
-        most = settings.most_steps(measures.flops * at_once, data.bytes)
+        most = settings.most_steps(measures.flops * at_once, data.batch_bytes)
         chunk_steps = settings.chunk_steps or _saved(checkpoint_dir, DISPATCH_STEPS)
         spans, length = cut_steps(
             settings.steps, bool(groups), settings.eval_every, chunk_steps, most
@@ -219,7 +219,8 @@ def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
         # They shape a checkpoint's arrays, too, and another machine would choose others.
         identity |= {BLOCK_SIZE: size, DISPATCH_STEPS: length}
         with _open(checkpoint_dir, identity) as checkpoints:
-            driven = drive(job, grid, size, spans, Host(data, tape, checkpoints, report, stopped))
+            host = Host(data, tape, checkpoints, show_progress, stopped)
+            driven = drive(job, grid, size, spans, host)
     curves = as_curves(grid, tape, evaluations(spans), driven.done)
     if driven.failure is not None:
         raise _with_curves(driven.failure, curves)

@@ -9,12 +9,12 @@ from lrjax.curves import Curves
 from lrjax.lanes import make_lanes
 from lrjax.sweeps.engine import sweep
 from lrjax.sweeps.functions import comparable
+from lrjax.sweeps.optimizers import check_optimizer, momentum_name
 from lrjax.sweeps.ramps import RAMPS, Ramped
 from lrjax.sweeps.runs import Optimizer
 from lrjax.sweeps.tapes import FinalState
 from lrjax.tasks import Task
 from lrjax.transforms import sgd
-from lrjax.transforms.arguments import check_optimizer, momentum_name
 
 
 @overload

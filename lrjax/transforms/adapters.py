@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from lrjax.transforms.arguments import accepted
 from lrjax.transforms.hyperparams import injected_states, is_injected
 from lrjax.transforms.injection import Transform, inject, is_injecting, is_transform
 
@@ -21,6 +21,7 @@ def with_schedules(factory: Callable, **hyperparams: Any) -> Any:
     with them, which is tried from shapes at `init`.
 
     Example:
+        >>> import optax
         >>> fall = optax.linear_schedule(1.0, 0.0, 4)
         >>> optimizer = with_schedules(optax.adam, learning_rate=fall, b1=fall)
         >>> type(optimizer.init(jnp.zeros(3))).__name__
@@ -35,13 +36,14 @@ def with_schedules(factory: Callable, **hyperparams: Any) -> Any:
         return injected()
     if is_injecting(plain):
         return plain
-    return _chosen_by(partial(_able, plain, injected))
+    return _deferred(partial(_plain_if_able, plain, injected))
 
 
 def readable(factory: Callable, **hyperparams: Any) -> Any:
     """The same, by `inject` where its hyperparameters could not be read otherwise.
 
     Example:
+        >>> import optax
         >>> from lrjax import get_hyperparams, linear_decay
         >>> optimizer = readable(optax.sgd, learning_rate=linear_decay(1.0, 4))
         >>> float(get_hyperparams(optimizer.init(jnp.zeros(3)))["learning_rate"])
@@ -54,22 +56,27 @@ def readable(factory: Callable, **hyperparams: Any) -> Any:
         injected = inject(factory, **hyperparams)
     except TypeError:
         return found
-    return _chosen_by(partial(_telling, found, injected))
+    return _deferred(partial(_injected_unless_told, found, injected))
 
 
-def _able(plain: Any, injected: Callable[[], Transform], tree: Any, state: Any = None) -> Any:
+def _plain_if_able(
+    plain: Any, injected: Callable[[], Transform], tree: Any, state: Any = None
+) -> Any:
     # Of an injected state nothing follows: the factory may inject, too.
     told = state is not None and not is_injected(state)
     return plain if told or _can_update(plain, tree) else injected()
 
 
-def _telling(found: Any, injected: Transform, tree: Any, state: Any = None) -> Any:
+def _injected_unless_told(found: Any, injected: Transform, tree: Any, state: Any = None) -> Any:
     tells = any(injected_states(jax.eval_shape(found.init, tree)))
     return found if tells or not _can_update(injected, tree) else injected
 
 
-def _chosen_by(choose: Callable[..., Any]) -> Transform:
-    """What is chosen for a tree of parameters, or of gradients, which look alike, and a state."""
+def _deferred(choose: Callable[..., Any]) -> Transform:
+    """What is chosen for a tree of parameters, or of gradients, which look alike, and a state.
+
+    It is chosen anew at every call, from shapes: a transform has nowhere to keep it.
+    """
     return Transform(partial(_init_chosen, choose), partial(_update_chosen, choose))
 
 
@@ -78,17 +85,17 @@ def _init_chosen(choose: Callable, params: Any) -> Any:
 
 
 def _update_chosen(choose: Callable, updates: Any, state: Any, params: Any = None, **extra: Any):
-    chosen = optax.with_extra_args_support(choose(updates, state))
-    return chosen.update(updates, state, params, **extra)
+    chosen = choose(updates, state)
+    return chosen.update(updates, state, params, **accepted(chosen.update, extra))
 
 
 def _can_update(transform: Any, params: Any) -> bool:
     """Told from shapes alone."""
-    transform = optax.with_extra_args_support(transform)
 
     def update(params):
-        value = jnp.zeros(())
-        return transform.update(params, transform.init(params), params, value=value, grad=params)
+        known = {"value": jnp.zeros(()), "grad": params, "value_fn": lambda _: jnp.zeros(())}
+        extra = accepted(transform.update, known)
+        return transform.update(params, transform.init(params), params, **extra)
 
     try:
         jax.eval_shape(update, params)
