@@ -59,7 +59,8 @@ def environment() -> dict[str, str]:
 
 
 REASONS = {
-    "not_learning": "The loss did not fall by more than its noise.",
+    "not_learning": "The loss did not fall by more than its noise. More steps, or evaluations, may "
+    "show a smaller fall, as in mid-training.",
     "no_minimum_in_range": "The loss has its lowest point at an end of the range: move the end "
     "that is named outwards.",
     "diverged_at_start": "Even the smallest rate was too large.",

@@ -135,9 +135,9 @@ def test_a_killed_sweep_whose_lanes_did_not_fit_goes_on(tmp_path, monkeypatch):
         return run_on(job, blocks, *args)
 
     monkeypatch.setattr(dispatches, "run", small)
-    with pytest.warns(UserWarning, match="do not fit"):
+    with pytest.warns(UserWarning, match="do not fit in memory"):
         expected = run()
-    with pytest.warns(UserWarning, match="do not fit"):
+    with pytest.warns(UserWarning, match="do not fit in memory"):
         kill(monkeypatch, tmp_path, 2)
     assert_identical(run(tmp_path), expected)
 

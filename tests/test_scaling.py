@@ -339,7 +339,7 @@ def test_lanes_that_do_not_fit_are_halved_with_one_warning_each(
 
     monkeypatch.setattr(dispatches, "train_lanes", small)
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
-    with pytest.warns(UserWarning, match="do not fit") as caught:
+    with pytest.warns(UserWarning, match="do not fit in memory") as caught:
         curves = SWEEP(mesh=mesh)
     told = [f"now {size * cores} at once" for size in expected[1:]]
     assert [str(each.message).split("; ")[1] for each in caught] == told
@@ -358,7 +358,7 @@ def test_a_program_that_never_fits_fails(monkeypatch):
     monkeypatch.setattr(dispatches, "train_lanes", large)
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
     with (
-        pytest.warns(UserWarning, match="do not fit"),
+        pytest.warns(UserWarning, match="do not fit in memory"),
         pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"),
     ):
         SWEEP()

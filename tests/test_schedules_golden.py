@@ -59,6 +59,43 @@ def test_golden_groups(name):
         assert agrees(schedule, ENTRIES[name], np.asarray(values)).all()
 
 
+def formulas():
+    """Entries of schedules that schedules.json has no run of, by the formulas of their sources."""
+    steps = np.arange(60)
+    warm = np.minimum(steps / 5, 1)
+    left = np.maximum(steps - 5, 0)
+    restarting = (1 + np.cos(np.pi * ((4 * left / 40) % 1))) / 2 * (left < 40)
+    cosine = 0.1 + 0.9 * (1 + np.cos(np.pi * np.minimum(left / 20, 1))) / 2
+    return [
+        {
+            "peer": "transformers",
+            "schedule": "get_cosine_with_hard_restarts_schedule_with_warmup",
+            "kwargs": {"num_warmup_steps": 5, "num_training_steps": 45, "num_cycles": 4},
+            "steps": steps,
+            "values": 0.1 * warm * restarting,
+        },
+        {
+            "peer": "keras",
+            "schedule": "CosineDecay",
+            "kwargs": {
+                "initial_learning_rate": 0.0,
+                "decay_steps": 20,
+                "alpha": 0.1,
+                "warmup_target": 0.1,
+                "warmup_steps": 5,
+            },
+            "steps": steps,
+            "values": 0.1 * warm * cosine,
+        },
+    ]
+
+
+def inner(name):
+    """PyTorch's schedulers within others, as the entries have them: `ConstantLR(0.1,5)`."""
+    return lambda **arguments: f"{name}({','.join(map(str, arguments.values()))})"
+
+
+INNER = {n: inner(n) for n in ("ConstantLR", "ExponentialLR", "LinearLR", "CosineAnnealingLR")}
 DEFAULTS = {"base_momentum": 0.8, "max_momentum": 0.9, "cycle_momentum": True}
 
 
@@ -76,10 +113,10 @@ def documented_rows():
 @pytest.mark.parametrize(("peer", "call", "last", "key", "ours"), list(documented_rows()))
 def test_what_others_call_it(peer, call, last, key, ours):
     peer = {"PyTorch": "torch"}.get(peer, peer.lower())
-    name, arguments = call.split("(")[0], eval(re.sub(r"^\w+", "dict", call))
+    name, arguments = call.split("(")[0], eval(re.sub(r"^\w+", "dict", call), dict(INNER))
     [entry] = [
         entry
-        for entry in ENTRIES.values()
+        for entry in [*ENTRIES.values(), *formulas()]
         if (entry["peer"], entry["schedule"].removesuffix(".lr")) == (peer, name)
         and {k: v for k, v in entry["kwargs"].items() if DEFAULTS.get(k) != v} == arguments
     ]
@@ -95,5 +132,10 @@ def test_the_table_knows_every_peer():
         "transformers",
         "fastai",
         "Optax",
+        "Ignite",
+        "Megatron",
+        "MaxText",
+        "DeepSpeed",
+        "fairseq",
     }
     assert len(list(documented_rows())) > 40

@@ -67,7 +67,7 @@ class Checkpoints:
     step: int | None
 
     def save(self, step: int, tree: Any, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a checkpoint, at once or not at all, and remove all but the last two.
+        """Write a checkpoint, atomically, and remove all but the last two.
 
         Args:
             step: a number above those of the checkpoints before; of the last one again, nothing

@@ -36,11 +36,11 @@ def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> Stre
 
     A sweep reads a stream once for all its lanes, in order. A list or a loader starts over when it
     ends, and shorter batches at its end are skipped. A generator or another iterator cannot start
-    over: if it ends early, that is an error. An iterable that is given to a sweep as it is, is read
-    in the same way.
+    over: if it ends early, that is an error. A plain iterable passed to a sweep is read the same
+    way.
 
     The stream runs in a thread of its own: JAX's context managers around a sweep do not reach
-    into it. It may reuse the memory of its batches.
+    into it. It may reuse its buffers, because batches are copied.
 
     Args:
         iterable: gives pytrees of arrays, or of what NumPy makes arrays of, of one shape: a

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def write(path: str | os.PathLike, fields: dict[str, Any]) -> None:
-    """Arrays, dicts of arrays and None, by name; at once or not at all."""
+    """Arrays, dicts of arrays and None, by name, written atomically."""
     arrays: dict[str, np.ndarray] = {}
     order: dict[str, list[str]] = {}
     for name, value in fields.items():

@@ -266,7 +266,7 @@ class Curves:
         return summaries.summary(self)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write everything to one `.npz` file, without pickles, at once or not at all.
+        """Write everything to one `.npz` file, without pickles, atomically.
 
         Args:
             path: the file's name; as it is, nothing is appended.

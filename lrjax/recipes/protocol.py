@@ -69,7 +69,7 @@ def smith_recipe(
             optimizer without.
         momentums: to try, as the highest of a cycle, which falls to 0.85 at the peak of the
             rate; None for an optimizer without.
-        seeds: how many seeds for every lane, or the seeds.
+        seeds: the number of seeds for every lane, or a list of them.
         start: the smallest rate of the range test.
         end: its largest.
         test_steps: updates of every range test and short run; a quarter of `total_steps` if not
@@ -107,7 +107,7 @@ def smith_recipe(
         test_steps = min(total_steps, int(np.clip(total_steps // 4, 100, 1000)))
     _checks.integer("test_steps", test_steps, minimum=1)
     if eval_batches is None:
-        raise ValueError("eval_batches must be data to choose by their loss, got None.")
+        raise ValueError("eval_batches must be held-out data to choose by, got None.")
     if weight_decays is not None:
         weight_decays = _checks.each(
             "weight_decays", weight_decays, _checks.number, fewest=1, at_least=0

@@ -73,7 +73,7 @@ class Recipe:
         return sum(curves.done().loss.size for curves in self.evidence.values())
 
     def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer of the run; `get_hyperparams` reads its rate, momentum and decay above 0.
+        """The optimizer of the run; `get_hyperparams` reads its hyperparameters.
 
         Raises:
             ValueError: if the recipe names no rate.

@@ -44,9 +44,10 @@ PyTorch
         momentum = onecycle_momentum(100, three_phase=True)
     SWALR(swa_lr=0.05, anneal_epochs=5, anneal_strategy="linear")
         = interpolate(1.0, 0.05, 5)
-    ChainedScheduler(schedulers=["ConstantLR(0.1,5)", "ExponentialLR(0.9)"])
+    ChainedScheduler(schedulers=[ConstantLR(factor=0.1, total_iters=5), ExponentialLR(gamma=0.9)])
         = product(piecewise_constant([0.1, 1.0], [5]), exponential_decay(1.0, 0.9))
-    SequentialLR(schedulers=["LinearLR(0.1,1.0,5)", "CosineAnnealingLR(10)"], milestones=[5])
+    SequentialLR(schedulers=[LinearLR(start_factor=0.1, end_factor=1.0, total_iters=5),
+                             CosineAnnealingLR(T_max=10)], milestones=[5])
         = join([interpolate(0.1, 1.0, 5), cosine_decay(1.0, 10)], [5])
 
 Keras
@@ -60,6 +61,9 @@ Keras
         = polynomial_decay(0.1, 20, end_value=0.001, power=2.0)
     CosineDecay(initial_learning_rate=0.1, decay_steps=20, alpha=0.1)
         = cosine_decay(0.1, 20, end_value=0.01)
+    CosineDecay(initial_learning_rate=0.0, decay_steps=20, alpha=0.1, warmup_target=0.1,
+                warmup_steps=5)
+        = with_warmup(cosine_decay(0.1, 20, end_value=0.01), 5)
     CosineDecayRestarts(initial_learning_rate=0.1, first_decay_steps=8, t_mul=1.5)
         = warm_restarts(0.1, 8, cycle_mult=1.5)
 
@@ -88,6 +92,9 @@ transformers
         = with_warmup(linear_decay(0.1, 40), 10)
     get_cosine_schedule_with_warmup(num_warmup_steps=10, num_training_steps=50) up to step 50
         = with_warmup(cosine_decay(0.1, 40), 10)
+    get_cosine_with_hard_restarts_schedule_with_warmup(
+        num_warmup_steps=5, num_training_steps=45, num_cycles=4)
+        = with_warmup(warm_restarts(0.1, 10, num_cycles=4), 5)
     get_cosine_with_min_lr_schedule_with_warmup(
         num_warmup_steps=5, num_training_steps=40, min_lr_rate=0.1)
         = with_warmup(cosine_decay(0.1, 35, end_value=0.01), 5)
@@ -129,6 +136,43 @@ Optax
         = with_warmup(cosine_decay(0.1, 20, end_value=0.001), 5)
     cosine_onecycle_schedule(transition_steps=100, peak_value=1.0)
         = onecycle(1.0, 101, pct_start=31 / 101)
+
+Ignite
+    LinearCyclicalScheduler(start_value=1.0, end_value=0.1, cycle_size=10)
+        = triangular(1.0, 0.1, 5)
+    PiecewiseLinear(milestones_values=[[3, 0.1], [6, 1.0], [12, 0.2], [15, 0.2]])
+        = join([constant(0.1), interpolate(0.1, 1.0, 3), interpolate(1.0, 0.2, 6)], [3, 6])
+
+Megatron
+    OptimizerParamScheduler(max_lr=0.1, min_lr=0.01, lr_warmup_steps=10, lr_decay_steps=100,
+                            wsd_decay_steps=20, lr_wsd_decay_style="minus_sqrt")
+        = wsd(0.1, warmup_steps=10, stable_steps=70, decay_steps=20, end_value=0.01,
+              decay="1-sqrt")
+
+MaxText
+    create_learning_rate_schedule(
+        lr_schedule_type="wsd", learning_rate=0.1, learning_rate_schedule_steps=100, steps=105,
+        warmup_steps_fraction=0.1, wsd_decay_steps_fraction=0.2,
+        learning_rate_final_fraction=0.1, wsd_decay_style="linear")
+        = join([wsd(0.1, warmup_steps=10, stable_steps=70, decay_steps=19, end_value=0.01),
+                constant(0.0)], [100])
+
+DeepSpeed
+    OneCycle(cycle_min_lr=0.01, cycle_max_lr=0.1, cycle_first_step_size=4,
+             cycle_second_step_size=6, decay_lr_rate=0.5, decay_step_size=3)
+        = join([triangular(0.01, 0.1, 4, 6), inverse_time_decay(0.01, 0.5, decay_steps=3)], [10])
+
+fairseq
+    CosineLRSchedule(lr=0.1, min_lr=0.001, lr_period_updates=10, t_mult=2, lr_shrink=0.5,
+                     warmup_updates=5, warmup_init_lr=0.0)
+        = with_warmup(
+            product(warm_restarts(0.1, 10, cycle_mult=2, end_value=0.001),
+                    multistep_decay(1.0, [10, 30, 70], gamma=0.5)),
+            5)
+    InverseSquareRootSchedule(lr=0.1, warmup_updates=10, warmup_init_lr=0.0)
+        = inverse_sqrt_decay(0.1, warmup_steps=10)
+    TriangularSchedule(lr=0.01, max_lr=0.1, lr_period_updates=10, lr_shrink=0.5, shrink_min=True)
+        = repeat(triangular(0.01, 0.1, 5), 10, decay=0.5)
 """
 
 from lrjax.schedules import combinators, cycles, decays, onecycles, steps, transitions

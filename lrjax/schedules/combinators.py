@@ -75,7 +75,8 @@ def with_warmup(schedule: Schedule, warmup_steps: int, *, init_value: ArrayLike 
     Args:
         schedule: what follows the warmup, from its own count 0.
         warmup_steps: updates of the rise; 0 for none.
-        init_value: value of the first update.
+        init_value: value of the first update. At 0 that update changes nothing; a rise from
+            `peak / (warmup_steps + 1)` wastes none.
 
     Returns:
         A schedule `count -> value`.

@@ -178,7 +178,7 @@ def exp_range(
 
     Args:
         base_value: value at the start of every cycle.
-        peak_value: value after `steps_up` steps, but for the factor.
+        peak_value: value after `steps_up` steps, before `gamma` is applied.
         steps_up: updates from base to peak.
         steps_down: updates from peak to base; as many as up if not given.
         gamma: factor of the height at every update, at least 0.

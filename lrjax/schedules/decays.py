@@ -146,7 +146,7 @@ def exponential_decay(
     staircase: bool = False,
     end_value: ArrayLike | None = None,
 ) -> Schedule:
-    r"""A constant factor every `decay_steps` updates, in between or at once.
+    r"""Multiply by `decay_rate` every `decay_steps` updates, gradually or in steps.
 
     .. math:: v_t = v_0\, r^{t/n} \quad\text{or}\quad v_0\, r^{\lfloor t/n \rfloor}
 
@@ -315,7 +315,8 @@ def inverse_sqrt_decay(
 
     Args:
         peak_value: value at the end of the warmup.
-        warmup_steps: updates of the linear rise from 0; 0 for none.
+        warmup_steps: updates of the linear rise from 0; 0 for none, or for `with_warmup` around
+            it, which rises from any value.
         timescale: updates over which the value falls by a factor of the square root of 2; the
             warmup's length if not given, or 10,000 without a warmup.
 

@@ -174,7 +174,8 @@ def wsd(
 
     Args:
         peak_value: value of the stable phase.
-        warmup_steps: updates of the linear rise from 0; 0 for none.
+        warmup_steps: updates of the linear rise from 0; 0 for none, or for `with_warmup` around
+            it, which rises from any value.
         stable_steps: updates at the peak; 0 for none.
         decay_steps: updates of the fall; 0 for none, so that the peak is held.
         end_value: value that is reached after all three, and held.

@@ -35,8 +35,8 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
 
     `"robust"`, the default, fits the losses without a lag, by a parabola around every rate in
     decades, so that neither the number of steps nor the range, the scale or the sign of the loss
-    moves it. It takes the evaluation loss from 10 evaluations on; the training loss where the
-    evaluations show no fall and are far apart. In Smith's words:
+    moves it. It reads the evaluation loss if there are at least 10 evaluations, and the training
+    loss where those are far apart and show no fall. Following Smith:
 
     - `max_learning_rate` is where the loss is lowest, the largest usable rate (2018, section 4.1),
       or the middle of where it is about as low;

@@ -141,7 +141,7 @@ def first_run(
                 raise
         size = max(job.multiple, size // 2 // job.multiple * job.multiple)
         at_once = size * job.workers.number
-        warnings.warn(f"the lanes do not fit the device; now {at_once} at once", stacklevel=3)
+        warnings.warn(f"the lanes do not fit in memory; trying {at_once} at once", stacklevel=3)
 
 
 def on_device(source: Any, mesh: Mesh | None) -> Any:

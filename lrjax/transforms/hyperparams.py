@@ -85,7 +85,10 @@ def set_hyperparams(opt_state: Any, /, **values: ArrayLike) -> Any:
             raise ValueError(f"opt_state must hold {name!r} to set it, got only {sorted(places)}.")
         place, own = places[name]
         if own in getattr(states[place], "hyperparams_states", ()):
-            raise ValueError(f"{name} must not follow a schedule to be set, got {value!r}.")
+            raise ValueError(
+                f"{name} must not follow a schedule, which would overwrite {value!r}: make the "
+                "optimizer with a number, and keep this state's moments by `keep_moments`."
+            )
         hyperparams[place][own] = _like(name, value, hyperparams[place][own])
     return _replaced(opt_state, iter(hyperparams))
 
@@ -161,8 +164,8 @@ def _places(opt_state: Any) -> dict[str, tuple[int, str]]:
     if not injected:
         raise ValueError(
             "opt_state must hold hyperparameters, got the state of an optimizer that was made "
-            "without lrjax.inject or optax.inject_hyperparams, or one that nnx.state took apart: "
-            "of Flax's nnx.Optimizer it takes the optimizer itself, or its opt_state."
+            "without lrjax.inject or optax.inject_hyperparams. From Flax's nnx.Optimizer, give the "
+            "optimizer itself or its opt_state, not what nnx.state makes of it."
         )
     total = Counter(name for name, _ in found)
     places: dict[str, tuple[int, str]] = {}
