@@ -143,7 +143,7 @@ def _injects(injection: Injection) -> bool:
             built = _build(injection, hyperparams)
         except jax.errors.JAXTypeError as error:
             raise _checks.KindError(
-                f"factory must not branch on {', '.join(hyperparams)}, which are traced, got "
+                f"factory must not branch on the values of {', '.join(hyperparams)}, which are traced, got "
                 f"{injection.factory!r}. Bind such a number beforehand: "
                 "functools.partial(factory, name=value)."
             ) from error
