@@ -7,10 +7,14 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import lrjax
 
 KEY = jax.random.key(0)
+
+# Optax's own arithmetic mixes types, which the tests forbid to ours.
+mixed_types = jax.numpy_dtype_promotion("standard")
 
 
 def clouds(samples=96, features=5, classes=3, seed=0):
@@ -63,6 +67,30 @@ def line_init(key):
 def line_loss(params, batch):
     points, labels = batch
     return jnp.mean((points @ params - labels.astype(points.dtype)) ** 2)
+
+
+def plain_sgd(learning_rate, momentum, weight_decay):
+    """SGD of Optax alone, at one learning rate."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+
+
+def plain_loop(loss_fn, params, rates, momentum, weight_decay):
+    """The losses of one lane, in a loop that knows nothing of lrjax but its batches."""
+    optimizer = optax.inject_hyperparams(plain_sgd)(0.0, momentum, weight_decay)
+    opt_state = optimizer.init(params)
+
+    @jax.jit
+    def update(params, opt_state, rate, step):
+        loss, grads = jax.value_and_grad(loss_fn)(params, BATCHES(step))
+        opt_state.hyperparams["learning_rate"] = rate
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    losses = []
+    for step, rate in enumerate(rates):
+        params, opt_state, loss = update(params, opt_state, jnp.float32(rate), step)
+        losses.append(float(loss))
+    return np.array(losses)
 
 
 def falling_and_rising(rate, lowest=0.0, onset=0.003, edge=0.3, drop=2.0, power=3):

@@ -8,20 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import BATCHES, KEY, network_init, plain_loss
+from helpers import BATCHES, KEY, mixed_types, network_init, plain_loss
 
 import lrjax
 
 PARAMS = network_init(KEY)
 GRADS = [jax.grad(plain_loss)(PARAMS, BATCHES(step)) for step in range(4)]
 FALL = lrjax.linear_decay(0.1, 50)
-
-
-@pytest.fixture(autouse=True)
-def mixed_types():
-    """Optax's own arithmetic mixes types, which the tests forbid to ours."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def after(optimizer, steps):
@@ -47,6 +40,7 @@ MOMENTUM = [momentum, clipped(momentum), decaying, functools.partial(optax.sgd, 
 ADAM = [lrjax.adamw, optax.adamw, clipped(lrjax.adamw), clipped(optax.adamw), optax.adam]
 
 
+@mixed_types
 @pytest.mark.parametrize("rate", [0.1, FALL], ids=["number", "schedule"])
 @pytest.mark.parametrize(
     ("old", "new"), [pair for kind in (MOMENTUM, ADAM) for pair in itertools.product(kind, kind)]
@@ -61,6 +55,7 @@ def test_moments_are_kept_whoever_gathered_them(old, new, rate):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), updates, expected)
 
 
+@mixed_types
 def test_hyperparameters_and_schedules_start_anew():
     previous = after(lrjax.adamw(FALL, 0.8), 4)
     restarted = lrjax.keep_moments(lrjax.adamw(FALL, 0.9).init(PARAMS), previous)
@@ -73,6 +68,7 @@ def test_hyperparameters_and_schedules_start_anew():
     assert lrjax.get_hyperparams(changed)["learning_rate"] == 0.25
 
 
+@mixed_types
 @pytest.mark.parametrize(
     ("new", "old", "message"),
     [
@@ -87,6 +83,7 @@ def test_other_moments_are_refused(new, old, message):
         lrjax.keep_moments(new.init(PARAMS), old.init(PARAMS))
 
 
+@mixed_types
 def test_moments_of_other_shapes_are_refused():
     with pytest.raises(ValueError, match="previous"):
         lrjax.keep_moments(momentum(0.1).init(jnp.ones(3)), momentum(0.1).init(jnp.ones(4)))

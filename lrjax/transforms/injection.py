@@ -143,8 +143,8 @@ def _injects(injection: Injection) -> bool:
             built = _build(injection, hyperparams)
         except jax.errors.JAXTypeError as error:
             raise _checks.KindError(
-                f"factory must not branch on the values of {', '.join(hyperparams)}, which are traced, got "
-                f"{injection.factory!r}. Bind such a number beforehand: "
+                f"factory must not branch on the values of {', '.join(hyperparams)}, which are "
+                f"traced, got {injection.factory!r}. Bind such a number beforehand: "
                 "functools.partial(factory, name=value)."
             ) from error
         if not is_transform(built):
