@@ -87,7 +87,7 @@ def test_curves_are_the_same_however_lanes_and_steps_are_cut(options, whole):
 
 @pytest.mark.parametrize(
     ("devices", "lane_batch", "expected"),
-    [(4, 5, 4), (4, 7, 4), (4, 8, 8), (4, 100, 8), (4, 3, 4), (2, 5, 4), (1, 5, 5)],
+    [(4, 3, 4), (4, 7, 4), (4, 8, 8), (2, 5, 4), (1, 5, 5)],
 )
 def test_no_more_lanes_run_at_once_than_asked_for(devices, lane_batch, expected, monkeypatch):
     sizes = block_sizes(monkeypatch)
@@ -341,7 +341,7 @@ def test_lanes_that_do_not_fit_are_halved_with_one_warning_each(
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: None)
     with pytest.warns(UserWarning, match="do not fit in memory") as caught:
         curves = SWEEP(mesh=mesh)
-    told = [f"now {size * cores} at once" for size in expected[1:]]
+    told = [f"trying {size * cores} at once" for size in expected[1:]]
     assert [str(each.message).split("; ")[1] for each in caught] == told
     assert list(dict.fromkeys(seen)) == expected
     assert_close(curves, whole)

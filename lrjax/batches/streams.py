@@ -56,6 +56,7 @@ def stream_batches(iterable: Iterable[Any], *, prefetch: int = PREFETCH) -> Stre
 
     Example:
         >>> import jax.numpy as jnp
+        >>> import numpy as np
         >>> from lrjax import range_test, task
         >>> def measurements():
         ...     rng = np.random.default_rng(0)

@@ -129,7 +129,7 @@ class Quantity(NamedTuple):
 
 
 def quantities(curves: Curves) -> dict[str, Quantity]:
-    """All that can be drawn, by name: what is measured in training, then on held-out data."""
+    """All that can be drawn, by name: each as measured in training, then on held-out data."""
     metrics = dict.fromkeys([*curves.metrics, *curves.eval_metrics])
     pairs = [
         ("loss", curves.loss, curves.eval_loss if len(curves.eval_steps) else None),
