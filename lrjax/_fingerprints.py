@@ -30,10 +30,10 @@ def fingerprint(value: Any, *, largest: float = np.inf) -> str:
     Arrays count by shape, dtype and bytes; containers, dataclasses and other objects by type
     and what they hold, dicts in their order; functions by name, code, defaults, what they close
     over and the globals that they name. Of those globals, functions, classes, dataclasses, arrays
-    and immutable values count; so do lists, dicts and sets of such values that a function only
-    reads. Of others, of modules and of other objects, which may be caches, only what is read by a
-    constant name counts, as `config["width"]` or `args.width`. What is installed counts by its
-    name, what cannot be looked into by its type.
+    and immutable values count; so do lists, dicts and sets of such values that a function does no
+    more with than to iterate over them or to take their items. Of others, of modules and of other
+    objects, which may be caches, only what is read by a constant name counts, as `config["width"]`
+    or `args.width`. What is installed counts by its name, what cannot be looked into by its type.
 
     Args:
         value: pytrees of arrays, plain values and functions, or anything else.
@@ -124,12 +124,14 @@ def _globals(function: types.FunctionType) -> list[Any]:
     """The globals that a function names, with what it reads in them, of those that count."""
     if not _is_own(function):
         return []
-    parts = []
-    for reading in sorted(_readings(function.__code__), key=repr):
-        found = list(_along(function.__globals__, reading.path))
-        parts += [part for value in found for part in _relevant(value)]
-        parts += _container(found, reading)
-    return parts
+    found = (
+        value
+        for path in sorted(_paths(function.__code__), key=repr)
+        for value in _along(function.__globals__, path)
+    )
+    tables = (function.__globals__.get(name) for name in sorted(_tables(function.__code__)))
+    parts = [part for value in found for part in _relevant(value)]
+    return parts + [table for table in tables if _is_constant(table)]
 
 
 class Read(NamedTuple):
@@ -139,15 +141,8 @@ class Read(NamedTuple):
     is_item: bool
 
 
-class Reading(NamedTuple):
-    """What code reads of a global, and whether it writes no items at all."""
-
-    path: tuple[Read, ...]
-    only_reads: bool
-
-
 @functools.lru_cache(maxsize=1024)
-def _readings(code: types.CodeType) -> frozenset[Reading]:
+def _paths(code: types.CodeType) -> frozenset[tuple[Read, ...]]:
     """What code reads by constant names, as `config.model["width"]`, from the globals on.
 
     Not what it writes as well, which is not a constant: a counter, or what is kept for later.
@@ -157,11 +152,11 @@ def _readings(code: types.CodeType) -> frozenset[Reading]:
     items = not any(step.opname == "STORE_SUBSCR" for step in steps)
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     found = (
-        Reading(_path(steps[k:], written, items), items)
+        _path(steps[k:], written, items)
         for k, step in enumerate(steps)
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval not in written
     )
-    return frozenset(found).union(*map(_readings, inner))
+    return frozenset(found).union(*map(_paths, inner))
 
 
 def _path(steps: list[dis.Instruction], written: set[str], items: bool) -> tuple[Read, ...]:
@@ -192,47 +187,85 @@ def _along(values: dict[str, Any], path: tuple[Read, ...]) -> Iterator[Any]:
         if is_item and not isinstance(value, Mapping | list | tuple):
             return
         try:
-            value = value[key] if is_item else inspect.getattr_static(value, key)
+            value = value[key] if is_item else _attribute(value, key)
         except Exception:  # there is no such key, yet
             return
         value = value.fget if isinstance(value, property) else value
         yield value
 
 
-READERS = {"copy", "count", "get", "index", "items", "keys", "values"}
+def _attribute(value: Any, key: str) -> Any:
+    """An attribute, also of an object that keeps them in a dict, as ml_collections.ConfigDict."""
+    try:
+        return inspect.getattr_static(value, key)
+    except AttributeError:
+        kept = (held for held in vars(value).values() if type(held) is dict and key in held)
+        return next(kept)[key]
+
+
+@functools.lru_cache(maxsize=1024)
+def _tables(code: types.CodeType) -> frozenset[str]:
+    """The globals that code only iterates over, or takes items of under keys that are no constants.
+
+    Nothing else in it may name them: a cache or a history is also asked, written or handed on.
+    """
+    uses = list(_uses(code))
+    others = {name for name, is_read in uses if not is_read}
+    return (
+        frozenset(name for name, is_read in uses if name and is_read and None not in others)
+        - others
+    )
+
+
+def _uses(code: types.CodeType) -> Iterator[tuple[str | None, bool]]:
+    """The globals that code names, and whether to read; without a name where it writes items."""
+    steps = list(dis.get_instructions(code))
+    for k, step in enumerate(steps):
+        following = steps[k + 1 : k + 4]
+        if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"):
+            yield None, False
+        elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and not _reads_constant_key(following):
+            yield step.argval, _reads(following)
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _uses(const)
+
+
+def _reads(following: list[dis.Instruction]) -> bool:
+    """Whether what was loaded is iterated over, or an item of it is taken and not asked again."""
+    first, *then = following
+    if first.opname in ATTRIBUTE:
+        return first.argval in ("items", "keys", "values")
+    takes = first.opname in VARIABLE and _takes_item(then[0]) and then[1].opname not in ATTRIBUTE
+    return first.opname == "GET_ITER" or takes
+
+
+def _reads_constant_key(following: list[dis.Instruction]) -> bool:
+    first, *then = following
+    return first.opname in CONSTANT and _takes_item(then[0]) and then[1].opname not in ATTRIBUTE
+
+
+ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+VARIABLE = ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_NAME")
 MOST_ENTRIES, MOST_LEVELS = 1000, 10  # of what is taken for constants, and not for data
 
 
-def _container(found: list[Any], reading: Reading) -> list[Any]:
-    """The container that a reading ends in, as `weights` in `weights[k]` or `weights.items()`."""
-    if not (found and reading.only_reads):
-        return []
-    last = reading.path[len(found) - 1]
-    if not last.is_item:
-        found = found[:-1] if last.key in READERS else []
-    entries = list(itertools.islice(_entries(found[-1]), MOST_ENTRIES + 1)) if found else []
-    constant = all(entry is None or isinstance(entry, CONSTANTS) for entry in entries)
-    return found[-1:] if constant and len(entries) <= MOST_ENTRIES else []
+def _is_constant(table: Any) -> bool:
+    """Whether this is a list, a dict or a set of values that are constants."""
+    if type(table) not in (dict, list, set):
+        return False
+    entries = list(itertools.islice(_entries(table), MOST_ENTRIES + 1))
+    known = all(entry is None or isinstance(entry, CONSTANTS) for entry in entries)
+    return known and len(entries) <= MOST_ENTRIES
 
 
 def _entries(value: Any, levels: int = MOST_LEVELS) -> Iterator[Any]:
     """What a container holds, at any level; of anything else, the value itself."""
-    inside = _inside(value)
-    if inside is None or not levels:
+    if type(value) not in (dict, list, set, tuple) or not levels:
         yield value
         return
-    for entry in inside:
+    for entry in value.values() if isinstance(value, dict) else value:
         yield from _entries(entry, levels - 1)
-
-
-def _inside(value: Any) -> Any:
-    if isinstance(value, list | tuple | set):
-        return value
-    if isinstance(value, Mapping):
-        return value.values()
-    # An object that answers for its attributes, as ml_collections.ConfigDict.
-    answers = hasattr(type(value), "__getattr__") and not isinstance(value, CONSTANTS)
-    return getattr(value, "__dict__", {}).values() if answers else None
 
 
 def _relevant(value: Any) -> list[Any]:

@@ -172,12 +172,12 @@ def _add_recipe(commands: Any) -> None:
     stages.add_argument(
         "--weight-decay",
         **tried,
-        help="weight decays to try, none for an optimizer without (default: 0 1e-5 1e-4 1e-3)",
+        help="weight decays to try (default: 0 1e-5 1e-4 1e-3); no values for an optimizer without",
     )
     stages.add_argument(
         "--momentum",
         **tried,
-        help="momenta to try, none for an optimizer without (default: 0.9 0.95 0.97 0.99)",
+        help="momenta to try (default: 0.9 0.95 0.97 0.99); no values for an optimizer without",
     )
     stages.add_argument(
         "--seeds", type=int, default=2, help="seeds of every lane (default: %(default)s)"

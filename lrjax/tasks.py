@@ -139,6 +139,7 @@ def linen_task(
         >>> params["kernel"].shape
         (3, 1)
     """
+    import flax
     from flax import linen as nn
 
     _checks.instance("module", module, nn.Module, "a flax.linen.Module, made from its class")
@@ -170,14 +171,16 @@ def linen_task(
     def loss(params, model_state, batch, key, train):
         variables = {"params": params, **model_state}
         args, kwargs = arguments(batch)
-        given = {**kwargs, **mode(train), "rngs": streams(key)}
-        apply = functools.partial(module.apply, variables, *args, **given)
+        apply = functools.partial(module.apply, variables, *args, **kwargs, **mode(train))
         if train:
-            outputs, changed = apply(mutable=list(mutable))
+            outputs, changed = apply(rngs=streams(key), mutable=list(mutable))
             kept = {name: tree for name, tree in changed.items() if alike(tree, model_state, name)}
             model_state = {**model_state, **kept}
         else:
-            outputs = apply()
+            try:
+                outputs = apply()
+            except flax.errors.InvalidRngError:  # a module that draws in evaluation, too
+                outputs = apply(rngs=streams(key))
         value, metrics = _with_metrics(loss_fn(outputs, batch))
         return value, (model_state, metrics)
 
@@ -195,16 +198,16 @@ def nnx_task(make_model: Callable, loss_fn: Callable) -> Task:
     The loss function sees the model in training or in evaluation mode (`model.train()`,
     `model.eval()`), with fresh random numbers at every update. What the model sows is not kept;
     an array that it holds must be an `nnx.Variable`, or marked by `nnx.data`. Where the model
-    itself changes a parameter, as `nnx.WeightNorm` does, the change is of that call only.
+    itself changes a parameter, as `nnx.WeightNorm` does, the change lasts for that call only.
 
     Args:
         make_model: `nnx.Rngs -> nnx.Module`.
         loss_fn: `(model, batch) -> loss`, or `-> (loss, metrics)` with a dict of scalars.
 
     Returns:
-        A task whose model state holds all variables but parameters and random numbers: a model
-        gives both for `initial` by `_, params, _, model_state = nnx.split(model, nnx.Param,
-        nnx.RngState, ...)`.
+        A task whose model state holds all variables but parameters and random numbers. For
+        `initial`, take both from a model by `_, params, _, model_state = nnx.split(model,
+        nnx.Param, nnx.RngState, ...)`.
 
     Raises:
         TypeError: if `make_model` or `loss_fn` is not a function.

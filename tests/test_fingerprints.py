@@ -1,7 +1,9 @@
 import dataclasses
 import functools
+import os
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -136,6 +138,7 @@ def test_fingerprints_are_the_same_in_other_processes(monkeypatch):
 
 PROGRAM = """
 import functools
+import os
 import math
 import types
 import flax.linen as nn
@@ -269,6 +272,90 @@ def fingerprints(name, old="", new=""):
 def test_fingerprints_follow_what_a_function_names(old, new, changed):
     before, after = fingerprints("program"), fingerprints("program", old, new)
     np.testing.assert_array_equal(before != after, changed)
+
+
+SEEN, CACHE, HISTORY, LISTS, KNOWN, SLICED, INNER = [], {}, [], {1: []}, {}, [1, 2], {}
+
+
+class Failing(Mapping):
+    def __getitem__(self, key):
+        raise RuntimeError
+
+    def __iter__(self):
+        return iter("ab")
+
+    def __len__(self):
+        return 2
+
+
+FAILING = Failing()
+
+
+def remember(value):
+    if value not in SEEN:
+        SEEN.append(value)
+
+
+def store(key):
+    CACHE[key] = 1.0
+
+
+def cached(key):
+    if key not in CACHE:
+        store(key)
+    return CACHE[key]
+
+
+def log(history, value):
+    history.append(value)
+
+
+def logged(value):
+    log(HISTORY, value)
+
+
+def listed(key):
+    LISTS[key].append(1)
+
+
+def known(key):
+    return KNOWN[key] if key in KNOWN else KNOWN.setdefault(key, 2)
+
+
+def sliced(value):
+    SLICED[:] = [value]
+    return [2 * entry for entry in SLICED]
+
+
+def inside(key):
+    def put(key):
+        INNER[key] = 1
+
+    put(key)
+    return INNER[key]
+
+
+def environment(key):
+    return os.environ.get("LRJAX_TEST") or os.environ[key]
+
+
+@pytest.mark.parametrize(
+    "function", [remember, cached, logged, listed, known, sliced, inside], ids=lambda f: f.__name__
+)
+def test_caches_and_histories_do_not_count(function):
+    before = fingerprint(function)
+    function(1)
+    assert fingerprint(function) == before
+
+
+def test_the_environment_does_not_count(monkeypatch):
+    before = fingerprint(environment)
+    monkeypatch.setenv("LRJAX_TEST", "other")
+    assert fingerprint(environment) == before
+
+
+def test_what_cannot_be_read_hides_no_code():
+    assert fingerprint(lambda key: FAILING[key] * 1) != fingerprint(lambda key: FAILING[key] * 2)
 
 
 def nested(depth):

@@ -200,6 +200,15 @@ def test_seeds_of_the_same_curves_tell_no_more_than_one():
     assert "seeds that differ" in repr(ranking)
 
 
+def test_seeds_may_differ_in_their_evaluations_only():
+    trained = lanes([0.5, 0.3], shared=0).loss
+    evaluated = lanes([0.5, 0.3], shared=0.2).loss
+    steps = np.arange(1, 81)
+    ranking = rank(make_curves(RATE, trained, eval_steps=steps, eval_loss=evaluated))
+    assert ranking.significant
+    assert np.isfinite(ranking.noise).all()
+
+
 def test_seeds_alone_are_nothing_to_rank():
     with pytest.raises(ValueError, match="lanes besides seeds"):
         rank(make_curves(RATE, np.stack([fall(0.3)] * 2), axes={"seed": np.arange(2)}))

@@ -234,9 +234,16 @@ def test_a_range_in_which_all_diverges_before_anything_is_learned_is_widened_dow
     def test(stage, start, end):
         rates = RATES(start, end)
         loss = falling_and_rising(rates, 0.3, onset=1e-4, edge=1e-2)
-        loss = np.where(rates < 0.1 * end, np.maximum(loss, 2.3) if start > 1e-3 else loss, np.nan)
-        return make_curves(rates, [[loss]])
+        # Without a fall from the rates of the first range, of which a third does not diverge.
+        loss = np.where(start > 1e-3, 2.3 + 0.01 * np.sin(np.arange(len(rates))), loss)
+        until = start * (end / start) ** 0.3 if start > 1e-3 else 0.1
+        return make_curves(
+            rates,
+            [[np.where(rates < until, loss, np.nan)]],
+            diverged_at=[[np.searchsorted(rates, until)]],
+        )
 
+    assert lrjax.suggest(test("", 0.01, 1.0)).reason == "not_learning"
     tests, start, end = stages._with_minima(test, 0.01, 1.0)
     assert list(tests) == ["range_test", "narrow_0"]
     assert (start, end) == (pytest.approx(1e-5), 1.0)

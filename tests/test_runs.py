@@ -31,6 +31,11 @@ def backtracking(learning_rate):
     return optax.chain(optax.sgd(learning_rate), optax.scale_by_backtracking_linesearch(5))
 
 
+def jitted(learning_rate):
+    optimizer = optax.with_extra_args_support(optax.adam(learning_rate))
+    return optax.GradientTransformationExtraArgs(optimizer.init, jax.jit(optimizer.update))
+
+
 def injected_sam(learning_rate):
     return lrjax.inject(sam, learning_rate=learning_rate)
 
@@ -70,6 +75,7 @@ def mean_loss(accumulate, step, params):
     ("optimizer", "arguments", "accumulate"),
     [
         (sam, (), 1),
+        (jitted, (), 1),
         (injected_sam, (), 2),
         (backtracking, ("value", "grad", "value_fn"), 2),
         (searching, ("value", "grad", "value_fn"), 1),

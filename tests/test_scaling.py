@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import types
 from concurrent.futures import Future
 
 import jax
@@ -574,6 +575,16 @@ def test_a_device_is_idle_once_all_its_blocks_are_done():
     assert driver._idle([])
     assert driver._idle([over, over])
     assert not driver._idle([over, running])
+
+
+def test_keys_reach_the_devices_of_several_processes(monkeypatch):
+    several = types.SimpleNamespace(**vars(jax) | {"process_count": lambda: 2})
+    monkeypatch.setattr(dispatches, "jax", several)
+    data = {"key": jax.random.split(KEY, 4), "x": np.arange(4.0)}
+    found = dispatches.put(data, mesh_of(4))
+    assert found["key"].dtype == data["key"].dtype
+    assert found["key"].sharding.device_set == set(jax.devices()[:4])
+    np.testing.assert_array_equal(*map(jax.random.key_data, (found["key"], data["key"])))
 
 
 def test_arrays_that_lie_on_one_device_are_spread_over_a_mesh(whole):

@@ -210,8 +210,25 @@ def test_a_linen_module_may_sow_and_take_several_inputs():
     assert lrjax.range_test(task, batches, end=1e-2, steps=3).loss.shape == (1, 3)
 
 
+class Silent(nn.Module):
+    """Tells by the random numbers that it is given whether it trains."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))(nn.Dense(3)(x))
+
+
+def test_no_random_numbers_are_given_in_evaluation_where_none_are_asked_for():
+    task = lrjax.linen_task(Silent(), linen_loss, BATCH)
+    params, model_state = task.init(KEY)
+    one, other = (
+        task.loss(params, model_state, BATCH, jax.random.key(seed), False)[0] for seed in (1, 2)
+    )
+    assert one == other
+
+
 class Noisy(nn.Module):
-    """Draws whether it trains or not, and knows no other statistics than the batch's own."""
+    """Draws whether it trains or not."""
 
     @nn.compact
     def __call__(self, x):
@@ -302,6 +319,24 @@ def test_moments_may_come_from_an_nnx_optimizer(factory):
         )
     np.testing.assert_allclose(other, one, rtol=1e-6)
     assert np.abs(fresh - one).max() > 1e-6
+
+
+def test_a_model_state_that_does_not_fit_is_named():
+    task = lrjax.nnx_task(NnxNetwork, nnx_loss)
+    params, model_state = task.init(KEY)
+    model = NnxNetwork(nnx.Rngs(0))
+    _, _, rest = nnx.split(model, nnx.Param, ...)
+    for state in ({}, rest):
+        with pytest.raises(ValueError, match="initial must have a model state"):
+            lrjax.range_test(task, BATCHES, steps=3, initial=(params, state))
+
+    def failing(*_):
+        raise RuntimeError("of the loss itself")
+
+    # With one that fits, or without an `init`, an error of the loss stays what it is.
+    for init, state in [(task.init, model_state), (None, {})]:
+        with pytest.raises(RuntimeError, match="of the loss itself"):
+            lrjax.range_test(lrjax.Task(init, failing), BATCHES, steps=3, initial=(params, state))
 
 
 def test_parameters_may_be_a_module_of_equinox():

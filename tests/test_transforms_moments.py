@@ -37,6 +37,8 @@ def decaying(rate):
 
 momentum = functools.partial(lrjax.sgd, momentum=0.9)
 MOMENTUM = [momentum, clipped(momentum), decaying, functools.partial(optax.sgd, momentum=0.9)]
+PARTS = optax.ema(0.9), optax.trace(0.9)
+TWO = optax.chain(*PARTS)
 ADAM = [lrjax.adamw, optax.adamw, clipped(lrjax.adamw), clipped(optax.adamw), optax.adam]
 
 
@@ -72,15 +74,68 @@ def test_hyperparameters_and_schedules_start_anew():
 @pytest.mark.parametrize(
     ("new", "old", "message"),
     [
-        (lrjax.sgd(0.1, 0.9), lrjax.sgd(0.1), r"trace/first\[5, 8\].* got nothing else"),
-        (lrjax.sgd(0.1), lrjax.sgd(0.1, 0.9), r"nothing else, got trace/first"),
-        (lrjax.sgd(0.1, 0.9), optax.rmsprop(0.1), "trace/.* got nu/"),
+        (momentum(0.1), lrjax.sgd(0.1), r"TraceState: trace/first\[5, 8\].* got no others"),
+        (lrjax.sgd(0.1), momentum(0.1), "expected no others, got TraceState: trace/first"),
+        (momentum(0.1), optax.rmsprop(0.1), "trace/.* got ScaleByRmsState: nu/"),
         (lrjax.adamw(0.1), optax.lion(0.1), "nu/first"),
+        (lrjax.adamw(0.1), optax.adabelief(0.1), "ScaleByAdamState.* got ScaleByBeliefState"),
+        (TWO, optax.chain(*reversed(PARTS)), "got the same in another order"),
     ],
 )
 def test_other_moments_are_refused(new, old, message):
     with pytest.raises(ValueError, match=f"previous must hold .*{message}"):
         lrjax.keep_moments(new.init(PARAMS), old.init(PARAMS))
+
+
+@mixed_types
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda optimizer: optax.MultiSteps(optimizer, 2),
+        lambda optimizer: optax.apply_if_finite(optimizer, 2),
+        lambda optimizer: optax.masked(optimizer, {"first": True, "second": False}),
+        lambda optimizer: optax.partition(
+            {"a": optimizer, "b": optax.set_to_zero()}, {"first": "a", "second": "b"}
+        ),
+    ],
+    ids=["MultiSteps", "apply_if_finite", "masked", "partition"],
+)
+def test_moments_are_found_within_other_transforms(wrap):
+    previous = after(wrap(lrjax.adamw(FALL)), 4)
+    state = lrjax.keep_moments(wrap(optax.adamw(0.1)).init(PARAMS), previous)
+
+    def moments(state):
+        return [a for a in jax.tree.leaves(state) if a.shape and not jnp.issubdtype(a.dtype, bool)]
+
+    assert len(moments(state)) >= 2
+    jax.tree.map(np.testing.assert_array_equal, moments(state), moments(previous))
+
+
+@mixed_types
+def test_moments_keep_the_types_of_the_new_optimizer():
+    narrow = optax.adam(0.1, mu_dtype=jnp.bfloat16)
+    state = lrjax.keep_moments(narrow.init(PARAMS), after(optax.adam(0.1), 3))
+    assert jax.tree.map(jnp.asarray, state[0].mu)["first"].dtype == jnp.bfloat16
+    assert jax.tree.structure(state) == jax.tree.structure(narrow.init(PARAMS))
+
+
+@mixed_types
+@pytest.mark.parametrize(
+    "plateau",
+    [
+        lambda: lrjax.plateau(0.5, patience=1),
+        lambda: optax.contrib.reduce_on_plateau(0.5, patience=1),
+    ],
+)
+def test_plateaus_start_anew(plateau):
+    optimizer = optax.chain(momentum(0.1), plateau())
+    previous = optimizer.init(PARAMS)
+    for grads in GRADS:
+        _, previous = optimizer.update(grads, previous, PARAMS, value=1.0)
+    fresh = optimizer.init(PARAMS)
+    state = lrjax.keep_moments(fresh, previous)
+    jax.tree.map(np.testing.assert_array_equal, state[1], fresh[1])
+    jax.tree.map(np.testing.assert_array_equal, state[0].inner_state, previous[0].inner_state)
 
 
 @mixed_types

@@ -41,8 +41,8 @@ def seeds_last(axes: Arrays, array: np.ndarray, trailing: int = 0) -> np.ndarray
     return np.moveaxis(array, list(axes).index("seed"), -1 - trailing)
 
 
-def seeds_differ(axes: Arrays, losses: np.ndarray) -> bool:
-    """Whether the losses, steps last, are not the same at every seed.
+def seeds_differ(axes: Arrays, *losses: np.ndarray) -> bool:
+    """Whether any of the losses, steps last, is not the same at every seed.
 
     They are where lanes start from given parameters and draw no random numbers.
 
@@ -51,5 +51,7 @@ def seeds_differ(axes: Arrays, losses: np.ndarray) -> bool:
         >>> seeds_differ(axes, np.array([[3, 1], [3, 2]])), seeds_differ(axes, np.ones((2, 2)))
         (True, False)
     """
-    by_seed = seeds_last(axes, losses, trailing=1)
-    return not np.array_equal(by_seed, np.broadcast_to(by_seed[..., :1, :], by_seed.shape), True)
+    by_seed = [seeds_last(axes, loss, trailing=1) for loss in losses]
+    return not all(
+        np.array_equal(e, np.broadcast_to(e[..., :1, :], e.shape), True) for e in by_seed
+    )

@@ -42,7 +42,7 @@ def compare_batch_sizes(
         batch_sizes: to compare.
         optimizer: as in `range_test`.
         steps: updates at the largest batch size; smaller ones take more.
-        equal: `"samples"` or `"time"`, of which every test gets the same. Time is measured with a
+        equal: `"samples"` or `"time"`, which is kept equal in all tests. Time is measured with a
             short test at every batch size, compilation apart.
         **options: all other arguments of `range_test`: `lanes`, `seeds`, `eval_batches`, …
 

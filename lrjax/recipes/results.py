@@ -41,8 +41,8 @@ class Recipe:
         account: what was done and seen, and why this was chosen, in sentences.
         doubts: where the evidence is weak, in sentences.
         evidence: the curves that the choices were made from: `range_test`, `refined` at
-            neighbouring weight decays, and `cycles`, the short 1cycle runs. Also those that led
-            there: `narrow_0`, `wide_1`, … of other ranges of rates, `higher_0`, … of higher peaks.
+            neighbouring weight decays, and `cycles`, the short 1cycle runs; and of the trials that
+            led to them: `narrow_0`, `wide_1`, … for other ranges, `higher_0`, … for higher peaks.
         factory: the optimizer, `factory(learning_rate, weight_decay, momentum or b1)`.
     """
 

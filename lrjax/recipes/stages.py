@@ -137,8 +137,8 @@ def _with_minima(
         upwards = (missing & (agreed.extend == "end")).any()
         downwards = (missing & (agreed.extend == "start")).any()
         downwards |= (missing & (agreed.reason == "diverged_at_start")).any()
-        # No lane learned anything before the rates made it diverge.
-        downwards |= missing.all() and tests[-1].diverged.all()
+        # Every lane diverged early, without having learned anything.
+        downwards |= missing.all() and (tests[-1].diverged_at < tests[-1].steps / 2).all()
         if not (upwards or downwards) or tests[-1].interrupted:
             break
         start, end = start / 1e3 if downwards else start, end * 10 if upwards else end

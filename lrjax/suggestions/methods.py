@@ -114,7 +114,7 @@ def suggest(curves: Curves, method: str = "robust", **options: Any) -> Suggestio
     }
     decades = np.log10(seeds_last(curves.axes, columns["learning_rate"]))
     spread = over_named(_deviation, decades)
-    if not seeds_differ(curves.axes, curves.loss):
+    if not seeds_differ(curves.axes, curves.loss, curves.eval_loss):
         spread = np.full_like(spread, np.nan)
     return Suggestion(axes=curves.axes, method=method, spread=spread, **columns)
 

@@ -24,7 +24,7 @@ class Ranking:
         loss: the loss that counts, the mean over seeds, f64[*axes]; infinite where a seed
             diverged before it had one.
         noise: the standard error, over seeds, of the difference to the lowest loss, f64[*axes];
-            NaN with a single seed, as which seeds of the same curves count.
+            NaN with a single seed; seeds with identical curves count as one.
         max_learning_rate: the largest usable rate, by `suggest`, f64[*axes]; NaN where there is
             none, or the curves are not of a range test.
         spread: of that rate over seeds, in decades, f64[*axes].
@@ -90,8 +90,8 @@ def rank(curves: Curves) -> Ranking:
     but no less than its median over the better half of the lanes, because few seeds agree by chance
     and bad lanes are noisier. A lane is tied with the lowest unless their means differ by more than
     the noise times Student's t, the 97.5 % quantile at (S - 1)(L - 1) degrees of freedom for L
-    lanes: 12.7 for two lanes of two seeds, 3.2 for two of four or four of two, 2 for many. Seeds of
-    the same curves count as a single one. Smith takes the weight decay "that allows the
+    lanes: 12.7 for two lanes of two seeds, 3.2 for two of four or four of two, 2 for many. Seeds
+    with identical curves count as one. Smith takes the weight decay "that allows the
     largest learning rate" at the lowest loss (2018, section 4.4): of the lanes that are tied, that
     of the largest usable rate where it is larger beyond its spread over seeds, else that of the
     lowest loss.
@@ -123,7 +123,7 @@ def rank(curves: Curves) -> Ranking:
         raise ValueError(f"curves must have lanes besides seeds to rank, got {curves!r}.")
     curves = curves.done()
     by_seed = seeds_last(curves.axes, _deciding_loss(curves))
-    if not seeds_differ(curves.axes, curves.loss):
+    if not seeds_differ(curves.axes, curves.loss, curves.eval_loss):
         by_seed = by_seed[..., :1]
     losses = by_seed.reshape(-1, by_seed.shape[-1])
     loss, noise = _compared(losses)

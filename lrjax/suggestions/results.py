@@ -35,9 +35,9 @@ class Suggestion:
             tell.
         max_learning_rate: the largest usable rate, the peak of a cycle, f64[*axes]; likewise.
         reason: why there is no rate, str[*axes], empty where there is one. `not_learning`: the loss
-            does not fall by more than its noise, in which more steps, or evaluations, may find a
-            fall; `no_minimum_in_range`: the lowest loss lies at an end of the range;
-            `diverged_at_start`: even the smallest rate is too large; or `too_few_points`.
+            does not fall by more than its noise; more steps or evaluations may reveal a fall.
+            `no_minimum_in_range`: the lowest loss lies at an end of the range.
+            `diverged_at_start`: even the smallest rate is too large. `too_few_points`.
         extend: for `no_minimum_in_range`, which end of the range to move outwards, `"start"` or
             `"end"`, str[*axes]; else empty.
         spread: how far the seeds disagree: the standard deviation of log10(learning_rate) over

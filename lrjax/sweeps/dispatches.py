@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lrjax._dtypes import is_key
 from lrjax.batches.evaluations import Group
 from lrjax.batches.readers import Loaded
 from lrjax.lanes import Block, Lanes, cut_blocks
@@ -46,10 +47,18 @@ def put(tree: Any, mesh: Mesh | None, *axes: str) -> Any:
     """A tree from the host or from one device, on the devices of a mesh."""
     if mesh is None:
         return tree
-    if jax.process_count() > 1:
-        # What only one process can address does not go straight to the others.
-        tree = jax.tree.map(np.asarray, tree)
-    return jax.device_put(tree, sharding(mesh, *axes))
+    where = sharding(mesh, *axes)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, where)
+    return jax.tree.map(lambda array: _put_everywhere(array, where), tree)
+
+
+def _put_everywhere(array: Any, where: Any) -> Any:
+    """By way of the host: what one process can address does not go straight to the others."""
+    if is_key(array):
+        data = _put_everywhere(jax.random.key_data(array), where)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    return jax.device_put(np.asarray(array), where)
 
 
 def placed(job: Job, block: Block) -> tuple[Any, Any]:

@@ -108,17 +108,17 @@ def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
             pytrees of arrays of one shape, as in `stream_batches`.
         optimizer: makes a lane's optimizer from its hyperparameters, as traced scalars. Its
             updates are given the loss as `value`, the gradient as `grad`, and the loss at other
-            parameters as `value_fn`, as far as they take them: line searches do.
+            parameters as `value_fn`, where they accept them, as line searches do.
         steps: updates of every lane.
         lanes: a dict of lists makes a grid, `{"weight_decay": [0, 1e-4], "momentum": [0.9]}`; a
             list of dicts makes a list of lanes; None makes one lane per seed.
         seeds: the number of seeds for every lane, or a list of them. A lane's initial parameters
             are `task.init(jax.random.key(seed, impl="threefry2x32"))`, whatever its
-            hyperparameters: the kind of key is JAX's default, and stays when that is changed.
+            hyperparameters; keys are of this kind whatever JAX's default is.
         initial: `(params, model_state)` or `(params, model_state, opt_state)` to start every
             lane from; of an optimizer's state the moments are kept, and schedules and
             hyperparameters start anew. Seeds then differ in the random numbers that the loss
-            draws, and in nothing if it draws none.
+            draws; if it draws none, all seeds are the same run.
         batch_size: for plain arrays; if not given 64, or all samples if they are fewer.
         eval_batches: what to evaluate on, with `train=False`: every sample of plain arrays
             or of `array_batches(…)`, or a finite iterable of batches. The loss is the mean over
@@ -128,8 +128,8 @@ def sweep(  # type: ignore[misc]  # the overloads do not repeat the options
         divergence: the factor above; None leaves only losses that are not finite, as for a loss
             that is meant to rise.
         accumulate: batches whose gradients are averaged into one update.
-        lane_batch: how many lanes run at once, at most; a CPU's cores, or the devices of a mesh,
-            have equal parts of them, of at least one lane. If not given, as many as fit the
+        lane_batch: the most lanes that run at once; a CPU's cores, or the devices of a mesh,
+            share them equally, with at least one lane each. If not given, as many as fit the
             device's memory.
         chunk_steps: updates per dispatch; if not given, chosen from what an update costs, at
             most 200.

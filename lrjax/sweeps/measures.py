@@ -59,14 +59,17 @@ def measure(
 def _losses(hyperparams, seed, optimizer, initial, batch, task, version, evaluated):
     """A lane's first loss and metrics, in training and, if there is one, in evaluation."""
     del version  # only part of the key that JAX caches programs by
-    if initial is not None:
-        starts.check_model_state(initial[1], jax.eval_shape(task.init, runs.lane_key(seed))[1])
+    key = runs.lane_key(seed)
     state = runs.init(hyperparams, seed, optimizer, initial, task)
     call = functools.partial(task.loss, state.params, state.model_state, batch)
-    modes = (True, False) if evaluated else (True,)
-    answers = [call(runs.lane_key(seed), train) for train in modes]
-    for answer in answers:
-        _check_answer(answer, state.model_state)
+    try:
+        answers = [call(key, train) for train in ((True, False) if evaluated else (True,))]
+        for answer in answers:
+            _check_answer(answer, state.model_state)
+    except Exception as error:
+        if initial is not None:
+            starts.explain(error, initial, task, key)
+        raise
     return answers
 
 

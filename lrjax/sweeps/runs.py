@@ -111,12 +111,14 @@ def train(
 
     def update(state, k):
         step = start + k
-        given = program, state, source, k, jax.random.fold_in(key, step)
-        loss, model_state, metrics, grads = _mean_gradient(*given)
-        # By the names under which Optax's own ask for them: line searches for a function.
-        known = {"value": loss, "grad": grads, "value_fn": functools.partial(_mean_loss, *given)}
+        given = state, source, k, jax.random.fold_in(key, step)
+        loss, model_state, metrics, grads = _mean_gradient(program, *given)
+        # By the names under which Optax's own ask for them; line searches ask for a function. It
+        # is a pytree, because an update may be jitted.
+        value_fn = jax.tree_util.Partial(functools.partial(_mean_loss, program), *given)
+        known = {"value": loss, "grad": grads, "value_fn": value_fn}
         updates, opt_state = transform.update(
-            grads, state.opt_state, state.params, **accepted(transform.update, known)
+            grads, state.opt_state, state.params, **accepted(transform, known)
         )
         params = optax.apply_updates(state.params, updates)
         watch = divergences.observe(state.watch, loss, step, program.divergence)

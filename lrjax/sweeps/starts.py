@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrjax import _checks
+from lrjax.tasks import Task
 from lrjax.transforms.groups import parameter_names
 from lrjax.transforms.moments import with_moments
 
@@ -26,17 +27,21 @@ def check_trainable(params: Any) -> None:
             )
 
 
-def check_model_state(given: Any, expected: Any) -> None:
-    """A model state that is given must hold what the task's own does."""
+def explain(error: Exception, initial: tuple, task: Task, key: jax.Array) -> None:
+    """Of an error in a task's loss, say so where `initial` has another model state than its own."""
+    try:
+        expected = jax.eval_shape(task.init, key)[1]
+    except Exception:  # which need not work where `initial` is given
+        return
     names, wanted = (
         set(parameter_names([path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]))
-        for tree in (given, expected)
+        for tree in (initial[1], expected)
     )
     if names != wanted:
         raise ValueError(
             "initial must have a model state as task.init makes it, got one "
             f"without {sorted(wanted - names)} and with {sorted(names - wanted)}."
-        )
+        ) from error
 
 
 def with_initial(fresh: Any, opt_state: Any) -> Any:

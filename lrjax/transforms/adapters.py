@@ -86,7 +86,7 @@ def _init_chosen(choose: Callable, params: Any) -> Any:
 
 def _update_chosen(choose: Callable, updates: Any, state: Any, params: Any = None, **extra: Any):
     chosen = choose(updates, state)
-    return chosen.update(updates, state, params, **accepted(chosen.update, extra))
+    return chosen.update(updates, state, params, **accepted(chosen, extra))
 
 
 def _can_update(transform: Any, params: Any) -> bool:
@@ -94,7 +94,7 @@ def _can_update(transform: Any, params: Any) -> bool:
 
     def update(params):
         known = {"value": jnp.zeros(()), "grad": params, "value_fn": lambda _: jnp.zeros(())}
-        extra = accepted(transform.update, known)
+        extra = accepted(transform, known)
         return transform.update(params, transform.init(params), params, **extra)
 
     try:

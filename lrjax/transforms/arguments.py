@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, get_args, get_origin
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from lrjax import _checks
@@ -91,9 +92,11 @@ def _is_integer(annotation: Any) -> bool:
     return written or (int in kinds and float not in kinds)
 
 
-def accepted(update: Callable, extra_args: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments that a transform's update takes: all of them, or those that it names."""
-    parameters = inspect.signature(update).parameters.values()
+def accepted(transform: Any, extra_args: dict[str, Any]) -> dict[str, Any]:
+    """The extra arguments that a transform's update takes: all, those that it names, or none."""
+    if not isinstance(transform, optax.GradientTransformationExtraArgs):
+        return {}
+    parameters = inspect.signature(transform.update).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return extra_args
     names = {parameter.name for parameter in parameters}

@@ -86,8 +86,8 @@ def set_hyperparams(opt_state: Any, /, **values: ArrayLike) -> Any:
         place, own = places[name]
         if own in getattr(states[place], "hyperparams_states", ()):
             raise ValueError(
-                f"{name} must not follow a schedule, which would overwrite {value!r}: make the "
-                "optimizer with a number, and keep this state's moments by `keep_moments`."
+                f"{name} must not follow a schedule, which would overwrite {value!r}: build the "
+                "optimizer with a number, and carry this state's moments over by `keep_moments`."
             )
         hyperparams[place][own] = _like(name, value, hyperparams[place][own])
     return _replaced(opt_state, iter(hyperparams))

@@ -118,7 +118,7 @@ def _update(injection: Injection, updates: Any, state: Any, params: Any = None, 
     with jax.numpy_dtype_promotion("standard"):
         new_updates, inner_state = transform.update(
             *widen_floats((updates, state.inner_state, params)),
-            **accepted(transform.update, extra_args),
+            **accepted(transform, extra_args),
         )
         new_updates = cast_updates(new_updates, updates, params)
     return new_updates, optax.InjectStatefulHyperparamsState(

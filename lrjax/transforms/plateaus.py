@@ -140,13 +140,14 @@ def _init(params: Any) -> optax.InjectStatefulHyperparamsState:
     )
 
 
+def is_plateau(state: Any) -> bool:
+    """Whether this is the state of a plateau, of lrjax or of Optax."""
+    ours = is_injected(state) and isinstance(state.inner_state, PlateauState)
+    return ours or isinstance(state, optax.contrib.ReduceLROnPlateauState)
+
+
 def plateau_scales(opt_state: Any) -> list[jax.Array]:
     """The scale of every plateau in a state, whether lrjax's or Optax's."""
-
-    def is_plateau(state):
-        ours = is_injected(state) and isinstance(state.inner_state, PlateauState)
-        return ours or isinstance(state, optax.contrib.ReduceLROnPlateauState)
-
     found = filter(is_plateau, jax.tree.leaves(opt_state, is_leaf=is_plateau))
     return [state.hyperparams["scale"] if is_injected(state) else state.scale for state in found]
 
