@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +54,12 @@ def run_range_test(options: argparse.Namespace) -> int:
             progress=_has_terminal(),
             **arguments,
         )
-    files = [options.out / "curves.npz"]
-    curves.save(files[0])  # before anything else, for they may have taken long
+    saved, told, picture = (options.out / n for n in ("curves.npz", "result.json", "curves.png"))
+    curves.save(saved)  # before anything else, for they may have taken long
     suggestion = suggest(curves, **method)
     given = {"task": options.task, **arguments, **method}
-    files += _pictures(options.out / "curves.png", lambda: panels(curves, suggestion))
-    if options.report:
-        files.append(options.report)
-        page = _report.report_html(curves, suggestion, given)
-        options.report.write_text(page, encoding="utf-8")
-    files.append(options.out / "result.json")
+    pictures = [picture] if _has_matplotlib() else []
+    files = [saved, *pictures, *([options.report] if options.report else []), told]
     result = {
         "arguments": given,
         "steps_done": int(curves.steps_done),
@@ -71,7 +67,12 @@ def run_range_test(options: argparse.Namespace) -> int:
         "environment": _report.environment(),
         "files": files,
     }
-    files[-1].write_text(_json(result), encoding="utf-8")
+    told.write_text(_json(result) + "\n", encoding="utf-8")  # before pictures, which may fail
+    for path in pictures:
+        save(panels(curves, suggestion), path)
+    if options.report:
+        page = _report.report_html(curves, suggestion, given)
+        options.report.write_text(page, encoding="utf-8")
     if options.json:
         print(_json(result))
     else:
@@ -100,7 +101,8 @@ def run_recipe(options: argparse.Namespace) -> int:
         )
     files = [options.out / "recipe.json"]
     files[0].write_text(recipe.to_json() + "\n", encoding="utf-8")
-    files += _pictures(options.out / "recipe.png", lambda: recipe_page(recipe))
+    if _has_matplotlib():
+        files.append(save(recipe_page(recipe), options.out / "recipe.png"))
     if options.json:
         values = {n: v for n, v in vars(recipe).items() if n not in ("evidence", "factory")}
         values["min_learning_rate"] = recipe.min_learning_rate
@@ -245,9 +247,9 @@ def _result(curves: Curves, suggestion: Suggestion) -> dict[str, Any]:
     return {"lanes": rows, "chosen": _tables.chosen_row(curves, rows)}
 
 
-def _pictures(path: Path, draw: Callable[[], Any]) -> list[Path]:
-    """The picture's file, if there is what draws it."""
-    return [save(draw(), path)] if importlib.util.find_spec("matplotlib") else []
+def _has_matplotlib() -> bool:
+    """Whether there is what draws pictures."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _wrote(*files: Path) -> None:

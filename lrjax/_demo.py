@@ -16,7 +16,7 @@ from lrjax.batches import array_batches
 from lrjax.curves import Curves
 from lrjax.plotting import plot_curves
 from lrjax.plotting.recipes import recipe_page
-from lrjax.plotting.style import blank_figure, save
+from lrjax.plotting.style import blank_figure, require_matplotlib, save
 from lrjax.recipes import Recipe, smith_recipe
 from lrjax.recipes.cycles import MAX_OVER_MIN
 from lrjax.suggestions import suggest
@@ -64,6 +64,8 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     Returns:
         What `report.json` holds.
     """
+    require_matplotlib()
+    out.mkdir(parents=True, exist_ok=True)  # before what takes long
     train, validation, test = digits()
     task, batches = digits_task(), array_batches(train, 64)
     common: dict[str, Any] = {"seeds": SEEDS, "progress": progress}
@@ -85,7 +87,6 @@ def run(out: Path, *, progress: bool = True, say: Callable = print) -> dict[str,
     say(text_table(rows))
     say(f"\n{recipe.describe()}")
 
-    out.mkdir(parents=True, exist_ok=True)
     curves.save(out / "curves.npz")
     _draw_curves(curves, out / "curves.png")
     save(recipe_page(recipe), out / "recipe.png")

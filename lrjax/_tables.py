@@ -75,16 +75,20 @@ def joint_rows(curves: Curves, suggestion: Suggestion) -> list[Row]:
 
 
 def chosen_row(curves: Curves, rows: list[Row]) -> Row | None:
-    """The row of the lane to take, and whether it is better beyond the noise; None for none."""
-    if len(rows) == 1:
-        chosen, significant = rows[0], True
-    else:
+    """The row of the lane to take, and whether it is better beyond the noise; None for none.
+
+    Where no rate can be named for the lane that `rank` takes, that of the next lowest loss.
+    """
+    order, significant = [0], True
+    if len(rows) > 1:
         ranking = rank(curves)
-        best = {name: _plain(value) for name, value in ranking.best.items()}
-        chosen = next(row for row in rows if all(row[name] == best[name] for name in best))
-        significant = ranking.significant
-    named = np.isfinite(chosen["learning_rate"])
-    return chosen | {"significant": significant} if named else None
+        lanes = (coordinates(ranking.axes, index) for index in np.ndindex(ranking.loss.shape))
+        best = [{n: v.item() for n, v in lane.items()} for lane in lanes].index(ranking.best)
+        order, significant = [best, *ranking.order], ranking.significant
+    named = [k for k in order if np.isfinite(rows[k]["learning_rate"])]
+    if not named:
+        return None
+    return rows[named[0]] | {"significant": significant and named[0] == order[0]}
 
 
 def verdict(curves: Curves, rows: list[Row]) -> str:
@@ -95,6 +99,8 @@ def verdict(curves: Curves, rows: list[Row]) -> str:
     lane = {name: chosen[name] for name in without_seed(curves.axes)}
     text = f"Learning rate {chosen['learning_rate']:.3g}"
     text += "".join(f", {as_words(name)} {value:g}" for name, value in lane.items())
+    if not all(np.isfinite(row["learning_rate"]) for row in rows):
+        text += ", of the lanes for which one can be named"
     doubt = "" if chosen["significant"] else " (which may be chance: the seeds cannot tell)"
     return text + doubt
 

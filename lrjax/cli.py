@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = build_parser().parse_args(arguments)
     try:
-        return run(options)
+        status = run(options)
+        sys.stdout.flush()  # whose failure is to be told here, and not when Python ends
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # as of `lrjax … | head`

@@ -137,6 +137,22 @@ def test_a_range_test_writes_curves_picture_result_and_report(here, capsys):
         assert (here / file).exists()
 
 
+def test_a_picture_that_fails_costs_no_result(here, monkeypatch, capsys):
+    monkeypatch.setattr("lrjax._commands.save", None)
+    assert cli.main(["range-test", "lines", "--steps", "30", "--out", "out"]) == 2
+    assert json.loads((here / "out/result.json").read_text())["steps_done"] == 30
+    assert "error" in capsys.readouterr().err
+
+
+def test_a_broken_pipe_says_nothing():
+    code = "import sys; from lrjax import cli; sys.exit(cli.main(['plot-schedule', 'constant', "
+    code += "'--value', '1', '--steps', '9', '--json']))"
+    command = f"{sys.executable} -c {shlex.quote(code)} | true"
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, shell=True, capture_output=True, env=environment, check=False)
+    assert done.stderr == b""
+
+
 def test_json_is_all_that_is_printed(here, capsys):
     arguments = "range-test lines:problem --lanes b2 0.9 0.99 --steps 12 --json --batch-size 16"
     assert cli.main(arguments.split()) == 0

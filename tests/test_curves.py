@@ -357,6 +357,16 @@ def test_bad_input_names_the_argument(name, call):
         call(full_curves())
 
 
+@pytest.mark.parametrize(
+    "counts", [{"steps_done": -1}, {"steps_done": 3}, {"diverged_at": 3}, {"eval_steps": [1, 5]}]
+)
+def test_counts_lie_within_the_steps(counts):
+    (name,) = counts
+    evaluated = {"eval_loss": [1.0, 2.0]} if name == "eval_steps" else {}
+    with pytest.raises(ValueError, match=f"{name} must be from 0 to 2"):
+        lrjax.Curves(learning_rate=[0.1, 0.2], loss=[3, 1], **counts, **evaluated)
+
+
 @pytest.mark.parametrize("loss", [[], np.zeros((2, 0)), 1.0])
 def test_curves_have_at_least_one_step(loss):
     with pytest.raises(ValueError, match="loss must have at least one step"):

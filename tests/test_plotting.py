@@ -448,6 +448,38 @@ def test_bad_input_names_the_argument(error, name, call):
         call()
 
 
+def test_markers_lie_on_the_lines_of_few_points():
+    steps = np.arange(10, 101, 10)
+    evaluated = np.interp(steps, 1 + np.arange(100), BASE)
+    test = make_curves(RATE, [BASE], eval_steps=steps, eval_loss=[evaluated])
+    suggestion = lrjax.suggest(test)
+    ax = lrjax.plot_curves(test, "eval_loss", suggestion=suggestion)
+    line, *markers = ax.lines
+    assert len(markers) == 3
+    for marker in markers:
+        ((x, y),) = marker.get_xydata()
+        height = np.interp(np.log(x), np.log(line.get_xdata()), line.get_ydata())
+        assert y == pytest.approx(height)
+
+
+def test_crosses_are_shown_whatever_the_losses_went_to():
+    blown = np.where(RATE[80] < RATE, 1e6, BASE)
+    diverged = np.stack([np.where(np.arange(100) < 85, blown, np.nan), BASE])
+    ax = lrjax.plot_curves(make_curves(RATE, diverged[None]))
+    (cross,) = (line for line in ax.lines if line.get_marker() == "x")
+    low, high = ax.get_ylim()
+    assert low <= cross.get_ydata()[0] <= high < 1e5
+
+
+def test_names_are_no_formulas(tmp_path):
+    name = r"x_$\frac$"
+    odd = make_curves(RATE, np.stack([BASE] * 2), axes={name: [0, 1]}, metrics={name: [BASE] * 2})
+    ax = lrjax.plot_curves(odd, name)
+    ax.figure.savefig(tmp_path / "odd.png")
+    lrjax.plot_suggestion(lrjax.suggest(odd)).figure.savefig(tmp_path / "rates.png")
+    assert ax.get_ylabel() == r"training x \$\frac\$"
+
+
 @pytest.mark.parametrize(
     ("metrics", "evaluated", "names"),
     [

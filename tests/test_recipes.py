@@ -438,6 +438,8 @@ def test_decays_are_bisected_in_the_exponent(decays, best, expected):
         (ValueError, "weight_decays", {"weight_decays": ()}),
         (ValueError, "weight_decay", {"weight_decays": (np.nan,)}),
         (ValueError, "momentums", {"momentums": ()}),
+        (ValueError, "weight_decays must be different", {"weight_decays": (1e-3, 1e-3)}),
+        (ValueError, "momentums must be different", {"momentums": (0.9, 0.9)}),
         (ValueError, "seeds", {"seeds": 0}),
         (ValueError, "start", {"start": 1.0, "end": 0.1}),
         (ValueError, "weight_decays must be None", {"optimizer": plain}),

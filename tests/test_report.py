@@ -170,6 +170,26 @@ def test_rows_hold_the_numbers():
     }
 
 
+def test_of_lanes_of_which_the_best_names_no_rate_another_is_taken():
+    endless = 0.1 + 2 / (1 + RATE / 0.01)
+    curves = make_curves(RATE, np.stack([FALL, endless, FALL + 0.1]), axes={"decay": [0, 1, 2]})
+    rows = _tables.joint_rows(curves, lrjax.suggest(curves))
+    assert lrjax.rank(curves).best == {"decay": 1}
+    chosen = _tables.chosen_row(curves, rows)
+    assert (chosen["decay"], chosen["significant"]) == (0, False)
+    assert "decay 0, of the lanes for which one can be named" in _tables.verdict(curves, rows)
+    nothing = make_curves(RATE, np.stack([endless] * 2), axes={"decay": [0, 1]})
+    rows = _tables.joint_rows(nothing, lrjax.suggest(nothing))
+    assert _tables.verdict(nothing, rows) == "No learning rate can be named."
+
+
+def test_close_coordinates_are_told_apart():
+    axes = {"decay": np.array([0.1, 0.1 + 1e-10])}
+    curves = make_curves(RATE, np.stack([FALL + 0.1, FALL]), axes=axes)
+    rows = _tables.joint_rows(curves, lrjax.suggest(curves))
+    assert _tables.chosen_row(curves, rows)["lowest_loss"] == rows[1]["lowest_loss"]
+
+
 def test_listed_lanes_show_their_hyperparameters():
     lanes = {"weight_decay": np.float32([0.1, 0.2]), "momentum": np.float32([0.8, 0.9])}
     curves = make_curves(RATE, np.stack([FALL, FALL]), axes={"lane": np.arange(2)}, lanes=lanes)

@@ -81,6 +81,10 @@ class Curves:
             first = np.where(bad.any(-1), bad.argmax(-1), self.loss.shape[-1])
             object.__setattr__(self, "diverged_at", first.astype(np.int32))
         self._check_shapes()
+        for name in ("eval_steps", "diverged_at", "steps_done"):
+            counts = getattr(self, name)
+            if counts.size and not (counts.min() >= 0 and counts.max() <= self.steps):
+                raise ValueError(f"{name} must be from 0 to {self.steps}, got {counts}.")
 
     def _check_shapes(self) -> None:
         """Every array has the axes of lanes, and steps or evaluations, that the others have."""

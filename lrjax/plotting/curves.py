@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from lrjax.plotting.style import (
     given_or_new,
     lane_looks,
     lane_name,
+    literal,
     rows_and_columns,
     subplots,
 )
@@ -77,26 +78,30 @@ def plot_curves(
     known = quantities(curves)
     for name in names:
         _checks.one_of("quantity", name, known)
-    titles = [known[name].title for name in names]
+    titles = [literal(known[name].title) for name in names]
     drawn = [_over_seeds(curves, name, smooth) for name in names]
     ax = given_or_new(ax)
     axes = without_seed(curves.axes)
     looks, markers = lane_looks(axes), _markers(suggestion)
     size = 9 if len(looks.styles) <= MAX_ENTRIES else 5
+    rising = rises(curves)
+    ax.set_xscale("log" if rising and _is_geometric(curves.learning_rate) else "linear")
+    place = np.log if ax.get_xscale() == "log" else np.asarray  # along the axis
     for index, style in looks.styles.items():
         first, *others = [lines.lane(index) for lines in drawn]
         _draw_lane(ax, first, lw=1.8, label=lane_name(axes, index), **style)
         for other in others:
             _draw_lane(ax, other, lw=1.0, marker=".", **style)
         for marker, rates in markers.values():
-            height, color = _height(rates[index], first), style["color"]
+            height, color = _height(rates[index], first, place), style["color"]
             ax.plot(rates[index], height, marker, color=color, mec="white", ms=size, zorder=5)
 
-    rising = rises(curves)
-    ax.set_xscale("log" if rising and _is_geometric(curves.learning_rate) else "linear")
     ax.set_xlabel("learning rate (per update)" if rising else "updates")
     ax.set_ylabel(" and ".join(titles))
     _limit(ax, drawn)
+    for index, style in looks.styles.items():
+        for lines in drawn:
+            _cross_ends(ax, lines.lane(index), style["color"])
     _legend(ax, looks, titles, markers)
     ax.grid(alpha=0.25)
     return ax
@@ -212,11 +217,17 @@ def _draw_lane(ax: Any, line: Lines, **style: Any) -> None:
     if (line.deviation > 0).any():
         low, high = line.mean - line.deviation, line.mean + line.deviation
         ax.fill_between(line.x, low, high, color=color, alpha=0.12, lw=0)
+
+
+def _cross_ends(ax: Any, line: Lines, color: Any) -> None:
+    """A cross at the last value of every seed that diverged, or at the edge of what is shown."""
+    low, high = ax.get_ylim()
     for values in line.seeds:
         finite = np.flatnonzero(np.isfinite(values))
         end = finite[-1] if len(finite) else len(values)
         if end < len(values) - 1:
-            ax.plot(line.x[end], values[end], "x", color=color, ms=6, mew=1.6, zorder=4)
+            style = {"color": color, "ms": 6, "mew": 1.6, "zorder": 4, "clip_on": False}
+            ax.plot(line.x[end], np.clip(values[end], low, high), "x", **style)
 
 
 MARKERS = (
@@ -235,10 +246,12 @@ def _markers(suggestion: Suggestion | None) -> dict[str, tuple[str, np.ndarray]]
     return {name: entry for name, entry in rates if np.isfinite(entry[1]).any()}
 
 
-def _height(rate: float, line: Lines) -> float:
+def _height(rate: float, line: Lines, place: Callable) -> float:
     """The height of a line at a rate; of its last point, for a rate beyond it."""
     finite = np.isfinite(line.mean)
-    return np.interp(rate, line.x[finite], line.mean[finite]) if finite.any() else np.nan
+    if not finite.any():
+        return np.nan
+    return np.interp(place(rate), place(line.x[finite]), line.mean[finite])
 
 
 def _limit(ax: Any, drawn: list[Lines]) -> None:

@@ -11,7 +11,7 @@ from lrjax.curves import Curves
 from lrjax.curves.axes import without_seed
 from lrjax.curves.results import checked
 from lrjax.plotting.curves import rises
-from lrjax.plotting.style import given_or_new
+from lrjax.plotting.style import given_or_new, literal
 from lrjax.suggestions import Suggestion
 from lrjax.suggestions.grids import QUANTITIES, grid_values
 
@@ -76,6 +76,8 @@ def plot_grid(
     shade = image.norm(values)
     for index in np.ndindex(values.shape):
         if np.isfinite(values[index]):
+            if len(columns) > CROWDED:
+                continue
             light = (shade[index] > 0.6) == lower
             where = {"ha": "center", "va": "center", "fontsize": "small"}
             text = f"{values[index]:.3g}"
@@ -85,10 +87,11 @@ def plot_grid(
     if np.isfinite(values).any():
         best = np.nanargmin(values) if lower else np.nanargmax(values)
         _cell(ax, np.unravel_index(best, values.shape), fill=False, ec="#d55e00", lw=3)
-    ax.set_xticks(range(len(columns)), [format_coordinate(value, 3) for value in columns])
+    crowded = {"rotation": 45, "ha": "right"} if len(columns) > CROWDED else {}
+    ax.set_xticks(range(len(columns)), [format_coordinate(v, 3) for v in columns], **crowded)
     ax.set_yticks(range(len(rows)), [format_coordinate(value, 3) for value in rows])
-    ax.set_xlabel(as_words(column))
-    ax.set_ylabel(as_words(row))
+    ax.set_xlabel(literal(as_words(column)))
+    ax.set_ylabel(literal(as_words(row)))
     ax.set_title(QUANTITIES[quantity], fontsize="medium")
     return ax
 
@@ -98,6 +101,9 @@ def grid_quantities(curves: Curves) -> list[str]:
     names = ["loss", "eval_loss"] if rises(curves) else ["last_loss", "last_eval_loss"]
     names = names if len(curves.eval_steps) else names[:1]
     return [*names, "max_learning_rate"] if rises(curves) else names
+
+
+CROWDED = 6  # columns, beyond which numbers do not fit their cells
 
 
 def _cell(ax: Any, index: Any, **style: Any) -> None:

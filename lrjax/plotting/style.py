@@ -66,7 +66,8 @@ def subplots(figure: Any, count: int) -> list[Any]:
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Write a picture, whose format its suffix names."""
+    """Write a picture, whose format its suffix names; without one, PNG."""
+    path = path if path.suffix else path.with_suffix(".png")
     figure.savefig(path, dpi=150)
     return path
 
@@ -76,10 +77,15 @@ def lane_colors(count: int) -> Any:
     return require_matplotlib().colormaps["viridis"](np.linspace(0.0, 0.82, count))
 
 
+def literal(text: str) -> str:
+    """A text that matplotlib takes for no formula."""
+    return text.replace("$", r"\$")
+
+
 def lane_name(axes: dict[str, np.ndarray], index: tuple[int, ...]) -> str:
     """Such as `weight decay 0.001, momentum 0.9`."""
     return ", ".join(
-        f"{as_words(name)} {format_coordinate(value, 3)}"
+        f"{literal(as_words(name))} {format_coordinate(value, 3)}"
         for name, value in coordinates(axes, index).items()
     )
 
