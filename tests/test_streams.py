@@ -2,6 +2,7 @@ import collections
 import contextlib
 import functools
 import itertools
+import os
 import signal
 import threading
 import time
@@ -44,6 +45,25 @@ def test_a_stream_gives_the_curves_of_its_batches(prefetch, options):
     run = functools.partial(lrjax.range_test, TASK, steps=12, seeds=2, **options)
     streamed = run(lrjax.stream_batches((batch for batch in LISTED), prefetch=prefetch))
     np.testing.assert_allclose(streamed.loss, run(BATCHES).loss, rtol=1e-5)
+
+
+def test_ctrl_c_does_not_wait_for_what_is_read_ahead():
+    taken = []
+
+    def stream():
+        for k in itertools.count():
+            taken.append(k)
+            if k == 110:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2 if k > 110 else 0)
+            yield LISTED[k % 24]
+
+    curves = lrjax.range_test(
+        TASK, lrjax.stream_batches(stream(), prefetch=1), steps=300, chunk_steps=100
+    )
+    assert curves.interrupted
+    assert curves.steps_done == 100
+    assert len(taken) < 190  # of the 200 of two dispatches
 
 
 def test_a_stream_is_read_once_and_only_so_far_ahead():

@@ -42,6 +42,10 @@ class Host(NamedTuple):
     stopped: Callable[[], bool]
 
 
+class StopReadingError(Exception):
+    """Ends the reading of batches that nobody waits for any more; a stream may be slow."""
+
+
 class Driven(NamedTuple):
     """How far a sweep came: its blocks and their states, the updates done, and why no more."""
 
@@ -71,8 +75,13 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
         each = job.program.accumulate
         count, length = (span.stop - span.start) * each, job.program.length * each
         start = span.start * each
-        source = together(host.data.read, start, count, length, lambda: _idle(running))
+        source = together(host.data.read, start, count, length, idle)
         return on_device(source, job.mesh)
+
+    def idle():
+        if host.stopped() and running:
+            raise StopReadingError
+        return _idle(running)
 
     reads = (attempt(read, span) for span in ahead)  # one ahead of the dispatches
     source, failure = next(reads, (None, None))
@@ -88,6 +97,7 @@ def drive(job: Job, grid: Lanes, size: int, spans: list[Span], host: Host) -> Dr
                 blocks, running = _first_run(job, grid, size, source, span, host)
             # While the devices compute.
             source, failure = next(reads, (None, None))
+            failure = None if isinstance(failure, StopReadingError) else failure
             states, results = wait(running)
         except Exception as error:  # of the device, or of what the loss calls
             if done == 0 or jax.process_count() > 1:
