@@ -7,8 +7,8 @@
 update, medians of calls that take turns in one process; first: seconds of the first call, which
 traces and compiles.
 
-Last answer, on a 2-core x86-64 CPU with JAX 0.10.2; in three runs of 25 repeats of tiny before it,
-`jit(vmap(scan))` was at 0.90 to 0.92:
+Last answer, on a 2-core x86-64 CPU with JAX 0.10.2; in three runs each of 25 repeats of tiny,
+`jit(vmap(scan))` was at 0.90 to 0.92 on one such machine, and at 0.82 to 0.85 on another:
 
     tiny, 16 lanes, 100 updates
                                           warm, ms   ratio  first, s

@@ -211,10 +211,8 @@ def _tables(code: types.CodeType) -> frozenset[str]:
     """
     uses = list(_uses(code))
     others = {name for name, is_read in uses if not is_read}
-    return (
-        frozenset(name for name, is_read in uses if name and is_read and None not in others)
-        - others
-    )
+    read = {name for name, is_read in uses if name and is_read}
+    return frozenset() if None in others else frozenset(read - others)
 
 
 def _uses(code: types.CodeType) -> Iterator[tuple[str | None, bool]]:
