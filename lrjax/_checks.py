@@ -96,6 +96,13 @@ def each(
     return tuple(check(f"{name}[{k}]", value, **bounds) for k, value in enumerate(listed))
 
 
+def different(name: str, values: Iterable[T], given: Any) -> None:
+    """Values of which no two are equal; `given` is what they were made from."""
+    listed = list(values)
+    if len(set(listed)) < len(listed):
+        raise ValueError(f"{name} must be different, got {given!r}.")
+
+
 def optional(name: str, value: Any, check: Callable[..., T], **bounds: Any) -> T | None:
     """None, or a value that is checked."""
     return None if value is None else check(name, value, **bounds)

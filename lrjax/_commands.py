@@ -58,7 +58,7 @@ def run_range_test(options: argparse.Namespace) -> int:
     curves.save(saved)  # before anything else, for they may have taken long
     suggestion = suggest(curves, **method)
     given = {"task": options.task, **arguments, **method}
-    pictures = [picture] if _has_matplotlib() else []
+    pictures = [picture] if _is_installed("matplotlib") else []
     files = [saved, *pictures, *([options.report] if options.report else []), told]
     result = {
         "arguments": given,
@@ -101,7 +101,7 @@ def run_recipe(options: argparse.Namespace) -> int:
         )
     files = [options.out / "recipe.json"]
     files[0].write_text(recipe.to_json() + "\n", encoding="utf-8")
-    if _has_matplotlib():
+    if _is_installed("matplotlib"):
         files.append(save(recipe_page(recipe), options.out / "recipe.png"))
     if options.json:
         values = {n: v for n, v in vars(recipe).items() if n not in ("evidence", "factory")}
@@ -247,9 +247,8 @@ def _result(curves: Curves, suggestion: Suggestion) -> dict[str, Any]:
     return {"lanes": rows, "chosen": _tables.chosen_row(curves, rows)}
 
 
-def _has_matplotlib() -> bool:
-    """Whether there is what draws pictures."""
-    return importlib.util.find_spec("matplotlib") is not None
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _wrote(*files: Path) -> None:
@@ -262,7 +261,7 @@ def _json(value: Any) -> str:
 
 def _has_terminal() -> bool:
     """Whether a progress bar can be shown, and rich, which draws it, is there."""
-    return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+    return sys.stderr.isatty() and _is_installed("rich")
 
 
 def _use_cache(options: argparse.Namespace) -> None:

@@ -163,7 +163,7 @@ def _path(steps: list[dis.Instruction], written: set[str], items: bool) -> tuple
     """The global that is loaded first, and the attributes and items that are read of it."""
     path, following = [Read(steps[0].argval, is_item=True)], itertools.pairwise(steps[1:])
     for step, after in following:
-        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval not in written:
+        if step.opname in ATTRIBUTE and step.argval not in written:
             path.append(Read(step.argval, is_item=False))
         elif items and step.opname in CONSTANT and _takes_item(after):
             path.append(Read(step.argval, is_item=True))
@@ -222,7 +222,7 @@ def _uses(code: types.CodeType) -> Iterator[tuple[str | None, bool]]:
         following = steps[k + 1 : k + 4]
         if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"):
             yield None, False
-        elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and not _reads_constant_key(following):
+        elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and not _takes(following, CONSTANT):
             yield step.argval, _reads(following)
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
@@ -230,17 +230,16 @@ def _uses(code: types.CodeType) -> Iterator[tuple[str | None, bool]]:
 
 
 def _reads(following: list[dis.Instruction]) -> bool:
-    """Whether what was loaded is iterated over, or an item of it is taken and not asked again."""
-    first, *then = following
-    if first.opname in ATTRIBUTE:
-        return first.argval in ("items", "keys", "values")
-    takes = first.opname in VARIABLE and _takes_item(then[0]) and then[1].opname not in ATTRIBUTE
-    return first.opname == "GET_ITER" or takes
+    """Whether what was loaded is iterated over, or an item of it is taken."""
+    if following[0].opname in ATTRIBUTE:
+        return following[0].argval in ("items", "keys", "values")
+    return following[0].opname == "GET_ITER" or _takes(following, VARIABLE)
 
 
-def _reads_constant_key(following: list[dis.Instruction]) -> bool:
-    first, *then = following
-    return first.opname in CONSTANT and _takes_item(then[0]) and then[1].opname not in ATTRIBUTE
+def _takes(following: list[dis.Instruction], keys: tuple[str, ...]) -> bool:
+    """Whether an item is taken under such a key, and no attribute of that."""
+    key, *then = following
+    return key.opname in keys and _takes_item(then[0]) and then[1].opname not in ATTRIBUTE
 
 
 ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")

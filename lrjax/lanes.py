@@ -113,8 +113,7 @@ def _columns(lanes: Any) -> dict[str, np.ndarray]:
 def _seeds(seeds: Any) -> np.ndarray:
     if np.iterable(seeds):
         listed = _checks.each("seeds", seeds, _checks.integer, fewest=1)
-        if len(set(listed)) < len(listed):  # equal runs would pass for runs that agree
-            raise ValueError(f"seeds must be different, got {seeds!r}.")
+        _checks.different("seeds", listed, seeds)  # equal runs would pass for runs that agree
         return np.array(listed, np.int32)
     return np.arange(_checks.integer("seeds", seeds, minimum=1), dtype=np.int32)
 

@@ -26,18 +26,16 @@ def summary(curves: Curves) -> str:
         row += map(format_number, (lowest, rate, _last(curves.loss[index])))
         if evaluated:
             evaluations = curves.eval_loss[index]
-            row += map(format_number, (_best(evaluations, evaluations)[0], _last(evaluations)))
+            row += map(format_number, (*_best(evaluations), _last(evaluations)))
         rows.append([*row, str(curves.diverged_at[index]) if curves.diverged[index] else "-"])
     return "\n".join(aligned(rows))
 
 
-def _best(losses: np.ndarray, rates: np.ndarray) -> tuple[float, float]:
-    """The smallest finite loss and the rate there, or NaN for both."""
+def _best(losses: np.ndarray, *others: np.ndarray) -> list[float]:
+    """The smallest finite loss, and what others are there; NaN for all where there is none."""
     finite = np.isfinite(losses)
-    if not finite.any():
-        return np.nan, np.nan
     index = np.argmin(np.where(finite, losses, np.inf))
-    return float(losses[index]), float(rates[index])
+    return [float(values[index]) if finite.any() else np.nan for values in (losses, *others)]
 
 
 def _last(values: np.ndarray) -> float:

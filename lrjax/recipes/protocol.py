@@ -117,8 +117,8 @@ def smith_recipe(
             "momentums", momentums, _checks.number, fewest=1, at_least=0, at_most=1
         )
     for name, values in (("weight_decays", weight_decays), ("momentums", momentums)):
-        if values is not None and len(set(map(float, values))) < len(values):
-            raise ValueError(f"{name} must be different, got {values!r}.")
+        if values is not None:
+            _checks.different(name, map(float, values), values)
     if fixed := sorted(options.keys() & SET_BY_STAGES):
         raise TypeError(f"smith_recipe takes no {', '.join(fixed)}: its stages set that.")
     check_optimizer(optimizer, ["learning_rate"], setter="smith_recipe")

@@ -10,7 +10,7 @@ import numpy as np
 
 from lrjax import _checks
 from lrjax.tasks import Task
-from lrjax.transforms.groups import parameter_names
+from lrjax.transforms.groups import name_of, parameter_names
 from lrjax.transforms.moments import with_moments
 
 
@@ -19,11 +19,10 @@ def check_trainable(params: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         is_number = isinstance(leaf, int | float | complex | np.ndarray | np.generic | jax.Array)
         if not is_number or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise _checks.KindError(
                 "task.init must give parameters that are floats, got "
-                f"{jax.typeof(leaf) if is_number else repr(leaf)} at {name}: what is not trained "
-                "belongs in the model state."
+                f"{jax.typeof(leaf) if is_number else repr(leaf)} at {name_of(path)}: what is not "
+                "trained belongs in the model state."
             )
 
 
